@@ -41,7 +41,9 @@ public struct ShardAddress: Hashable, Sendable {
         }
         let port: Int
         if let portText {
-            guard portText.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let parsed = Int(portText) else { return nil }
+            guard portText.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let parsed = Int(portText) else {
+                return nil
+            }
             port = parsed
         } else {
             guard let defaultPort else { return nil }
