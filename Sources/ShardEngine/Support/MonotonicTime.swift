@@ -28,6 +28,7 @@ public struct MonotonicTime: Comparable, Hashable, Sendable {
         TimeSpan(nanoseconds: nanoseconds > earlier.nanoseconds ? nanoseconds - earlier.nanoseconds : 0)
     }
 
+    /// Earlier or shorter comes first.
     public static func < (left: MonotonicTime, right: MonotonicTime) -> Bool {
         left.nanoseconds < right.nanoseconds
     }
@@ -59,6 +60,7 @@ public struct TimeSpan: Comparable, Hashable, Sendable {
     /// Length in seconds.
     public var seconds: Double { Double(nanoseconds) / 1e9 }
 
+    /// Earlier or shorter comes first.
     public static func < (left: TimeSpan, right: TimeSpan) -> Bool {
         left.nanoseconds < right.nanoseconds
     }

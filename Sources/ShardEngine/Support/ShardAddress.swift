@@ -67,6 +67,7 @@ public struct ShardAddress: Hashable, Sendable {
 }
 
 extension ShardAddress: CustomStringConvertible, Comparable {
+    /// The same as `text`.
     public var description: String { text }
 
     /// Ascending byte order of the text: the order in which shards are added to the ring.
