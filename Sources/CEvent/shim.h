@@ -2,6 +2,10 @@
 #ifndef SHARDD_CEVENT_SHIM_H
 #define SHARDD_CEVENT_SHIM_H
 
+// Before libevent's own headers: event-config.h defines _GNU_SOURCE, which would give fd_set other member names than
+// Swift's Glibc module has.
+#include <sys/select.h>
+
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
@@ -15,6 +19,10 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <sys/eventfd.h>
+
+/// A descriptor that other threads can make readable; -1 when there is none left.
+static inline int shardd_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
 /// The first of a request's or response's headers; the next one is `next.tqe_next`.
 static inline struct evkeyval *shardd_first_header(const struct evkeyvalq *headers) {

@@ -1,0 +1,81 @@
+// One event_base and the thread that drives it, turn by turn.
+// A worker owns its loop; timers, descriptors and the HTTP server register with it. What must happen once all of a
+// turn's events have been seen (flushing pipelines, freeing what was parked) hangs on the end of the turn.
+import CEvent
+
+/// An event loop, confined to the thread that calls `run()`.
+public final class EventLoop {
+    let base: OpaquePointer
+    /// Where other threads leave work for this loop.
+    public let mailbox: LoopMailbox
+    /// The time at which the present callback's batch of work began; cheap to read, at most one turn old.
+    public private(set) var now: MonotonicTime
+    private var turnEndHooks: [() -> Void] = []
+    private var parked: [() -> Void] = []
+    private var isStopped = false
+    private var wakeUp: DescriptorEvent?
+
+    /// Makes a loop on epoll with its changelist: one epoll_ctl for all the changes that a turn makes to a descriptor.
+    public init() {
+        guard let config = event_config_new() else { preconditionFailure("out of memory") }
+        defer { event_config_free(config) }
+        let flags = EVENT_BASE_FLAG_NOLOCK.rawValue | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST.rawValue
+        event_config_set_flag(config, Int32(bitPattern: flags))
+        guard let base = event_base_new_with_config(config) else { preconditionFailure("no event base") }
+        self.base = base
+        mailbox = LoopMailbox()
+        now = .now()
+        wakeUp = DescriptorEvent(loop: self, descriptor: mailbox.descriptor, interest: .read) { [mailbox] _ in
+            mailbox.runPosted()
+        }
+        wakeUp?.start()
+    }
+
+    deinit {
+        wakeUp = nil
+        event_base_free(base)
+    }
+
+    /// Runs turns until `stop()`.
+    public func run() {
+        isStopped = false
+        while !isStopped {
+            let result = event_base_loop(base, EVLOOP_ONCE)
+            precondition(result >= 0, "the event backend failed")
+            endTurn()
+        }
+    }
+
+    /// Ends `run()` after the present turn.
+    public func stop() {
+        isStopped = true
+        event_base_loopbreak(base)
+    }
+
+    /// Reads the clock and remembers it as `now`.
+    @discardableResult
+    func refreshNow() -> MonotonicTime {
+        now = .now()
+        return now
+    }
+
+    /// Calls `hook` at the end of every turn, in the order of registration, for as long as the loop lives.
+    func atTurnEnd(_ hook: @escaping () -> Void) {
+        turnEndHooks.append(hook)
+    }
+
+    /// Runs `work` once at the end of this turn: for what must not happen inside a callback of libevent's own.
+    func park(_ work: @escaping () -> Void) {
+        parked.append(work)
+    }
+
+    private func endTurn() {
+        refreshNow()
+        for hook in turnEndHooks { hook() }
+        while !parked.isEmpty {
+            let works = parked
+            parked.removeAll(keepingCapacity: true)
+            for work in works { work() }
+        }
+    }
+}

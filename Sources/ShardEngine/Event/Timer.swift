@@ -1,0 +1,42 @@
+// A one-shot timer on a loop (libevent's evtimer). Its owner keeps it; letting go of it cancels it.
+import CEvent
+
+/// Calls back once, some time after it was scheduled; loop-confined.
+public final class Timer {
+    private var event: UnsafeMutablePointer<event>?
+    private let fire: () -> Void
+
+    /// Makes a timer that is not yet scheduled.
+    public init(loop: EventLoop, _ fire: @escaping () -> Void) {
+        self.fire = fire
+        event = event_new(
+            loop.base,
+            -1,
+            0,
+            { _, _, context in
+                guard let context else { return }
+                Unmanaged<Timer>.fromOpaque(context).takeUnretainedValue().fire()
+            },
+            Unmanaged.passUnretained(self).toOpaque()
+        )
+        precondition(event != nil, "out of memory")
+    }
+
+    deinit {
+        if let event { event_free(event) }
+    }
+
+    /// Fires once after `delay`, in place of any earlier schedule.
+    public func schedule(after delay: TimeSpan) {
+        var time = timeval(
+            tv_sec: Int(delay.nanoseconds / 1_000_000_000),
+            tv_usec: Int(delay.nanoseconds % 1_000_000_000 / 1000)
+        )
+        event_add(event, &time)
+    }
+
+    /// Takes back the schedule, if there is one.
+    public func cancel() {
+        event_del(event)
+    }
+}
