@@ -1,0 +1,292 @@
+// A strict reader of HTTP/1.1 framing that sees an inbound connection's bytes before evhttp does.
+// evhttp lets through much that another server would read differently; what the Gate refuses never becomes a request.
+// InboundConnection feeds it every byte that arrives and acts on its refusal. The body's part is in GateBody.swift.
+
+/// Why a request, or the connection it came on, is turned away before any shard hears of it.
+struct Refusal: Equatable {
+    /// The HTTP status of the answer.
+    let status: Int
+    /// The line of text that the client is given.
+    let message: StaticString
+
+    init(_ status: Int, _ message: StaticString) {
+        self.status = status
+        self.message = message
+    }
+
+    static func == (left: Refusal, right: Refusal) -> Bool {
+        left.status == right.status && left.message.utf8Start == right.message.utf8Start
+    }
+}
+
+/// Validates a stream of requests (RFC 9112), wherever the reads happen to split it.
+struct Gate {
+    /// The most that one request may hold, in bytes.
+    struct Limits: Equatable, Sendable {
+        var headerBytes: Int
+        var bodyBytes: Int
+    }
+
+    /// Where in a request the next byte falls.
+    enum Place: UInt8 {
+        case method, target, version, headLine, name, beforeValue, value, valueEnd, lineFeed, headEnd
+        case sizedBody, chunkSize, chunkSizeEnd, chunkData, chunkDataEnd, chunkDataLineFeed
+        case trailerLine, trailer, trailerLineFeed, trailersEnd
+        case refused
+    }
+
+    /// The headers that decide framing.
+    enum Header: UInt8 {
+        case other, contentLength, transferEncoding, expect, host
+    }
+
+    var limits: Limits
+    var place = Place.method
+    /// How many requests have been seen to their last byte.
+    private(set) var completedRequests: UInt64 = 0
+    /// Bytes of the present head, or of the present body's trailers.
+    var headBytes = 0
+    /// Bytes of the present body so far (chunked), or that are still to come (sized).
+    var bodyBytes = 0
+    /// What is left of the present chunk.
+    var chunkBytes = 0
+    var chunkDigits = 0
+
+    private var matcher = WordMatcher()
+    private var method = Method.get
+    private var isHTTP11 = false
+    private var header = Header.other
+    private var contentLength = -1
+    private var isChunked = false
+    private var hasHost = false
+    private var hasExpect = false
+    private var isStartOfTarget = false
+
+    init(limits: Limits) {
+        self.limits = limits
+    }
+
+    /// Whether the connection is between two requests.
+    var isBetweenRequests: Bool { place == .method && headBytes == 0 }
+
+    /// Whether the head of the present request is complete and its body is not.
+    var isInBody: Bool { place.rawValue >= Place.sizedBody.rawValue && place != .refused }
+
+    /// Reads the next bytes of the connection; returns why it must be closed, once it must.
+    mutating func read(_ bytes: UnsafeRawBufferPointer) -> Refusal? {
+        var index = 0
+        while index < bytes.count {
+            let refusal: Refusal?
+            switch place {
+            case .sizedBody, .chunkData:
+                index += skipBody(upTo: bytes.count - index)
+                continue
+            case .chunkSize, .chunkSizeEnd, .chunkDataEnd, .chunkDataLineFeed, .trailerLine, .trailer,
+                .trailerLineFeed, .trailersEnd:
+                refusal = readBodyFraming(bytes[index])
+            case .refused:
+                return nil
+            default:
+                headBytes += 1
+                refusal =
+                    headBytes > limits.headerBytes
+                    ? Refusal(431, "the request's headers are over the limit") : readHead(bytes[index])
+            }
+            index += 1
+            if let refusal {
+                place = .refused
+                return refusal
+            }
+        }
+        return nil
+    }
+
+    /// Ends the present request; the next byte begins another.
+    mutating func completeRequest() {
+        completedRequests += 1
+        place = .method
+        headBytes = 0
+        bodyBytes = 0
+        isHTTP11 = false
+        contentLength = -1
+        isChunked = false
+        hasHost = false
+        hasExpect = false
+        matcher = WordMatcher()
+    }
+
+    private mutating func readHead(_ byte: UInt8) -> Refusal? {
+        switch place {
+        case .method:
+            return readMethod(byte)
+        case .target:
+            return readTarget(byte)
+        case .version:
+            return readVersion(byte)
+        case .headLine:
+            return startHeadLine(byte)
+        case .name:
+            return readName(byte)
+        case .beforeValue where byte == 0x20 || byte == 0x09:
+            return nil
+        case .beforeValue, .value, .valueEnd:
+            return readValue(byte)
+        case .lineFeed:
+            place = .headLine
+            return byte == 0x0A ? nil : Refusal(400, "bad request: a line does not end in CRLF")
+        default:
+            return byte == 0x0A ? endHead() : Refusal(400, "bad request: the headers do not end in CRLF")
+        }
+    }
+
+    private mutating func readMethod(_ byte: UInt8) -> Refusal? {
+        if byte == 0x20, matcher.length > 0 {
+            guard let known = Method(matcher.match(Method.words)) else {
+                return Refusal(405, "method not allowed")
+            }
+            method = known
+            place = .target
+            isStartOfTarget = true
+            return nil
+        }
+        guard isTokenByte(byte), matcher.length < 32 else { return Refusal(400, "bad request: malformed method") }
+        matcher.append(byte, in: Method.words)
+        return nil
+    }
+
+    private mutating func readTarget(_ byte: UInt8) -> Refusal? {
+        if byte == 0x20, !isStartOfTarget {
+            place = .version
+            matcher = WordMatcher()
+            return nil
+        }
+        isStartOfTarget = false
+        return byte > 0x20 && byte != 0x7F ? nil : Refusal(400, "bad request: malformed request target")
+    }
+
+    private mutating func readVersion(_ byte: UInt8) -> Refusal? {
+        if byte == 0x0D, let version = matcher.match(Gate.versions) {
+            isHTTP11 = version == 1
+            place = .lineFeed
+            return nil
+        }
+        matcher.append(byte, in: Gate.versions)
+        return matcher.isAlive ? nil : Refusal(400, "bad request: the version is neither HTTP/1.0 nor HTTP/1.1")
+    }
+
+    private mutating func startHeadLine(_ byte: UInt8) -> Refusal? {
+        if byte == 0x0D {
+            place = .headEnd
+            return nil
+        }
+        place = .name
+        matcher = WordMatcher()
+        return readName(byte)
+    }
+
+    private mutating func readName(_ byte: UInt8) -> Refusal? {
+        if byte == 0x3A, matcher.length > 0 {
+            header = Header(rawValue: UInt8((matcher.match(Gate.headerNames) ?? -1) + 1)) ?? .other
+            place = .beforeValue
+            matcher = WordMatcher()
+            return startValue()
+        }
+        guard isTokenByte(byte) else { return Refusal(400, "bad request: malformed header name") }
+        matcher.append(asciiLowercase(byte), in: Gate.headerNames)
+        return nil
+    }
+
+    private mutating func startValue() -> Refusal? {
+        switch header {
+        case .contentLength:
+            if contentLength >= 0 { return Refusal(400, "bad request: more than one Content-Length") }
+            contentLength = 0
+        case .transferEncoding:
+            if isChunked { return Refusal(400, "bad request: more than one Transfer-Encoding") }
+            isChunked = true
+        case .host:
+            if hasHost { return Refusal(400, "bad request: more than one Host") }
+            hasHost = true
+        case .expect:
+            hasExpect = true
+        case .other:
+            break
+        }
+        return nil
+    }
+
+    private mutating func readValue(_ byte: UInt8) -> Refusal? {
+        if byte == 0x0D {
+            place = .lineFeed
+            return endValue()
+        }
+        guard byte >= 0x20 && byte != 0x7F || byte == 0x09 else {
+            return Refusal(400, "bad request: a control character in a header")
+        }
+        if header == .other || header == .host {
+            place = .value
+            return nil
+        }
+        if byte == 0x20 || byte == 0x09 {
+            place = .valueEnd
+            return nil
+        }
+        guard place != .valueEnd else { return framingRefusal() }
+        place = .value
+        switch header {
+        case .contentLength:
+            guard byte >= 0x30 && byte <= 0x39, matcher.length < 18 else { return framingRefusal() }
+            contentLength = contentLength * 10 + Int(byte - 0x30)
+            matcher.append(byte, in: Gate.framingWords)
+        default:
+            matcher.append(asciiLowercase(byte), in: Gate.framingWords)
+        }
+        return nil
+    }
+
+    private func endValue() -> Refusal? {
+        switch header {
+        case .contentLength where matcher.length == 0: framingRefusal()
+        case .transferEncoding where matcher.match(Gate.framingWords) != 0: framingRefusal()
+        case .expect where matcher.match(Gate.framingWords) != 1: framingRefusal()
+        default: nil
+        }
+    }
+
+    private func framingRefusal() -> Refusal {
+        switch header {
+        case .contentLength: Refusal(400, "bad request: malformed Content-Length")
+        case .transferEncoding: Refusal(400, "bad request: Transfer-Encoding other than chunked")
+        default: Refusal(417, "the only expectation that can be met is 100-continue")
+        }
+    }
+
+    private mutating func endHead() -> Refusal? {
+        if isChunked, contentLength >= 0 {
+            return Refusal(400, "bad request: both Content-Length and Transfer-Encoding")
+        }
+        if isChunked, !isHTTP11 { return Refusal(400, "bad request: Transfer-Encoding in HTTP/1.0") }
+        if isHTTP11, !hasHost { return Refusal(400, "bad request: no Host") }
+        if isChunked || contentLength > 0, !method.mayHaveBody {
+            return Refusal(400, "bad request: a body where the method has none")
+        }
+        if contentLength > limits.bodyBytes { return Refusal.bodyTooLarge }
+        if isChunked {
+            startChunkedBody()
+        } else if contentLength > 0 {
+            place = .sizedBody
+            bodyBytes = contentLength
+        } else {
+            completeRequest()
+        }
+        return nil
+    }
+
+    private static let versions: [StaticString] = ["HTTP/1.0", "HTTP/1.1"]
+    private static let headerNames: [StaticString] = ["content-length", "transfer-encoding", "expect", "host"]
+    private static let framingWords: [StaticString] = ["chunked", "100-continue"]
+}
+
+extension Refusal {
+    static let bodyTooLarge = Refusal(413, "the request's body is over the limit")
+}
