@@ -1,5 +1,6 @@
 // The address of a shard as the ring hashes it, logs print it and clients are told it.
 // Config, Consul and probes make them through `init(parsing:defaultPort:)`, so one shard has one spelling.
+import Glibc
 
 /// A shard's network address, written `host:port`, or `[v6]:port` for an IPv6 literal.
 public struct ShardAddress: Hashable, Sendable {
@@ -53,15 +54,20 @@ public struct ShardAddress: Hashable, Sendable {
         self.init(host: host, port: port)
     }
 
+    /// A name or IPv4 literal by its characters; what has a colon must be an IPv6 literal, with or without a zone.
     private static func isPlausible(host: String) -> Bool {
-        guard !host.isEmpty else { return false }
-        let isIPv6 = host.contains(":")
-        return host.utf8.allSatisfy { byte in
-            switch byte {
-            case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
-            case 0x3A, 0x25: isIPv6
-            default: false
-            }
+        if host.contains(":") {
+            var address = in6_addr()
+            return inet_pton(AF_INET6, String(host.prefix { $0 != "%" }), &address) == 1
+                && host.utf8.allSatisfy { isHostByte($0) || $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: "%") }
+        }
+        return !host.isEmpty && host.utf8.allSatisfy(isHostByte)
+    }
+
+    private static func isHostByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+        default: false
         }
     }
 }
