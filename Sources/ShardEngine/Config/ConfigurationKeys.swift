@@ -1,0 +1,115 @@
+// The table of all keys: what each is called, where its value goes and of what kind it is.
+// The reader looks keys up here and knows nothing of any one of them: a new key is one line here, its default in
+// Configuration, and its place in conf/shardd.yml. A section is what stands before the dot.
+import Yams
+
+/// One key of the file.
+struct ConfigurationKey {
+    /// The dotted name.
+    let name: String
+    /// Reads the node into the draft, or adds a problem.
+    let read: (Node, inout ConfigurationDraft, inout ProblemList) -> Void
+
+    /// A key that always has a value.
+    init<Value>(
+        _ name: String,
+        _ place: WritableKeyPath<ConfigurationDraft, Value>,
+        _ kind: ConfigurationKind<Value>
+    ) {
+        self.name = name
+        read = { node, draft, problems in
+            guard let value = kind.read(node, name, &problems) else { return }
+            draft[keyPath: place] = value
+        }
+    }
+
+    /// A key that may have none.
+    init<Value>(
+        optional name: String,
+        _ place: WritableKeyPath<ConfigurationDraft, Value?>,
+        _ kind: ConfigurationKind<Value>
+    ) {
+        self.name = name
+        read = { node, draft, problems in draft[keyPath: place] = kind.read(node, name, &problems) }
+    }
+
+    /// The section's name; empty for a key at the top.
+    var section: Substring { name.prefix { $0 != "." }.count == name.count ? "" : name.prefix { $0 != "." } }
+}
+
+extension ConfigurationKey {
+    private static let instant = TimeSpan.milliseconds(1)
+    private static let second = TimeSpan.seconds(1)
+    private static let minute = TimeSpan.seconds(60)
+
+    /// Every key, in the order of conf/shardd.yml.
+    static var all: [ConfigurationKey] { general + consulServer + shards + requests }
+
+    private static var general: [ConfigurationKey] {
+        [
+            .init("http_listen_addr", \.file.listen, .listenAddress),
+            .init("mode", \.file.mode, .name()),
+            .init("workers", \.file.workers, .integer(1...256)),
+            .init("pushgateway.port", \.serverPort, .integer(1...65535)),
+            .init(optional: "pushgateway.servers", \.servers, .list(of: "addresses such as 10.0.0.1 or 10.0.0.1:9091")),
+            .init("hash.vnodes", \.file.hash.vnodes, .integer(1...100_000)),
+            .init("hash.key", \.file.hash.key, .name()),
+        ]
+    }
+
+    private static var consulServer: [ConfigurationKey] {
+        [
+            .init(optional: "consul_server.addr", \.consulEndpoint, .consulEndpoint),
+            .init(
+                optional: "consul_server.username",
+                \.consul.username,
+                .text("a user's name without a colon", without: ":")
+            ),
+            .init(optional: "consul_server.password", \.consul.password, .text("a password")),
+            .init(optional: "consul_server.token", \.consul.token, .text("an ACL token")),
+            .init(optional: "consul_server.token_file", \.consul.tokenFile, .text("the path of a file")),
+            .init("consul_server.register_service_name", \.consul.serviceName, .text("a service's name")),
+            .init(optional: "consul_server.datacenter", \.consul.datacenter, .text("a datacenter's name")),
+            .init(optional: "consul_server.tag", \.consul.tag, .text("a tag")),
+            .init("consul_server.register", \.consul.register, .boolean),
+            .init("consul_server.poll_interval", \.consul.pollInterval, .duration(from: .milliseconds(10))),
+            .init("consul_server.wait", \.consul.wait, .duration(from: .zero, to: .seconds(600))),
+            .init(
+                optional: "consul_server.deregister_critical_service_after",
+                \.consul.deregisterCriticalServiceAfter,
+                .duration(from: minute, to: .seconds(30 * 86400))
+            ),
+        ]
+    }
+
+    private static var shards: [ConfigurationKey] {
+        [
+            .init("check.path", \.file.check.path, .urlPath),
+            .init("check.interval", \.file.check.interval, .duration(from: .milliseconds(10))),
+            .init("check.timeout", \.file.check.timeout, .duration(from: instant)),
+            .init("check.fall", \.file.check.fall, .integer(1...1000)),
+            .init("check.rise", \.file.check.rise, .integer(1...1000)),
+            .init("forward.connect_timeout", \.file.forward.connectTimeout, .duration(from: instant)),
+            .init("forward.response_timeout", \.file.forward.responseTimeout, .duration(from: instant)),
+            .init("forward.connections_per_shard", \.file.forward.connectionsPerShard, .integer(1...1000)),
+            .init("forward.pipeline_depth", \.file.forward.pipelineDepth, .integer(1...10_000)),
+            .init("forward.queue_per_shard", \.file.forward.queuePerShard, .integer(1...10_000_000)),
+            .init("forward.failover", \.file.forward.failover, .boolean),
+        ]
+    }
+
+    private static var requests: [ConfigurationKey] {
+        [
+            .init("limits.body_bytes", \.file.limits.bodyBytes, .size(1...(1 << 30))),
+            .init("limits.header_bytes", \.file.limits.headerBytes, .size(256...(16 << 20))),
+            .init("limits.header_timeout", \.file.limits.headerTimeout, .duration(from: instant)),
+            .init("limits.body_timeout", \.file.limits.bodyTimeout, .duration(from: instant)),
+            .init("limits.idle_timeout", \.file.limits.idleTimeout, .duration(from: instant)),
+            .init("limits.connections", \.file.limits.connections, .integer(1...1_000_000)),
+            .init("shutdown.grace", \.file.shutdown.grace, .duration(from: .zero)),
+            .init("reconcile.enabled", \.file.reconcile.enabled, .boolean),
+            .init("reconcile.interval", \.file.reconcile.interval, .duration(from: second)),
+            .init("reconcile.settle", \.file.reconcile.settle, .duration(from: .zero)),
+        ]
+    }
+}
