@@ -16,6 +16,7 @@
 #include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 #include <event2/util.h>
+#include <malloc.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -27,6 +28,11 @@ static inline int shardd_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CL
 /// The first of a request's or response's headers; the next one is `next.tqe_next`.
 static inline struct evkeyval *shardd_first_header(const struct evkeyvalq *headers) {
   return headers->tqh_first;
+}
+
+/// Tells the server, in the handshake, which host is meant (a macro in OpenSSL).
+static inline int shardd_set_server_name(SSL *ssl, const char *host) {
+  return (int)SSL_set_tlsext_host_name(ssl, host);
 }
 
 #endif

@@ -8,8 +8,7 @@ public final class EventLoop {
     let base: OpaquePointer
     /// Where other threads leave work for this loop.
     public let mailbox: LoopMailbox
-    /// The time at which the present callback's batch of work began; cheap to read, at most one turn old.
-    public private(set) var now: MonotonicTime
+    private var turnTime: MonotonicTime?
     private var turnEndHooks: [() -> Void] = []
     private var parked: [() -> Void] = []
     private var isStopped = false
@@ -24,7 +23,6 @@ public final class EventLoop {
         guard let base = event_base_new_with_config(config) else { preconditionFailure("no event base") }
         self.base = base
         mailbox = LoopMailbox()
-        now = .now()
         wakeUp = DescriptorEvent(loop: self, descriptor: mailbox.descriptor, interest: .read) { [mailbox] _ in
             mailbox.runPosted()
         }
@@ -52,11 +50,12 @@ public final class EventLoop {
         event_base_loopbreak(base)
     }
 
-    /// Reads the clock and remembers it as `now`.
-    @discardableResult
-    func refreshNow() -> MonotonicTime {
-        now = .now()
-        return now
+    /// The time, read once in a turn and then remembered: cheap, and late by at most what the turn has taken.
+    public var now: MonotonicTime {
+        if let turnTime { return turnTime }
+        let time = MonotonicTime.now()
+        turnTime = time
+        return time
     }
 
     /// Calls `hook` at the end of every turn, in the order of registration, for as long as the loop lives.
@@ -70,12 +69,12 @@ public final class EventLoop {
     }
 
     private func endTurn() {
-        refreshNow()
         for hook in turnEndHooks { hook() }
         while !parked.isEmpty {
             let works = parked
             parked.removeAll(keepingCapacity: true)
             for work in works { work() }
         }
+        turnTime = nil
     }
 }

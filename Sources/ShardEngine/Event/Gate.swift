@@ -44,6 +44,8 @@ struct Gate {
     var place = Place.method
     /// How many requests have been seen to their last byte.
     private(set) var completedRequests: UInt64 = 0
+    /// How many bytes have been read since the last request that is complete.
+    private(set) var unfinishedBytes = 0
     /// Bytes of the present head, or of the present body's trailers.
     var headBytes = 0
     /// Bytes of the present body so far (chunked), or that are still to come (sized).
@@ -52,7 +54,7 @@ struct Gate {
     var chunkBytes = 0
     var chunkDigits = 0
 
-    private var matcher = WordMatcher()
+    private var word = ShortWord()
     private var method = Method.get
     private var isHTTP11 = false
     private var header = Header.other
@@ -74,31 +76,57 @@ struct Gate {
 
     /// Reads the next bytes of the connection; returns why it must be closed, once it must.
     mutating func read(_ bytes: UnsafeRawBufferPointer) -> Refusal? {
+        defer { unfinishedBytes += bytes.count }
         var index = 0
         while index < bytes.count {
+            let seenRequests = completedRequests
             let refusal: Refusal?
             switch place {
             case .sizedBody, .chunkData:
                 index += skipBody(upTo: bytes.count - index)
-                continue
+                refusal = nil
             case .chunkSize, .chunkSizeEnd, .chunkDataEnd, .chunkDataLineFeed, .trailerLine, .trailer,
                 .trailerLineFeed, .trailersEnd:
                 refusal = readBodyFraming(bytes[index])
+                index += 1
             case .refused:
                 return nil
             default:
-                headBytes += 1
-                refusal =
-                    headBytes > limits.headerBytes
-                    ? Refusal(431, "the request's headers are over the limit") : readHead(bytes[index])
+                let run = readRun(bytes, from: index)
+                index += max(run, 1)
+                headBytes += max(run, 1)
+                if headBytes > limits.headerBytes {
+                    refusal = Refusal(431, "the request's headers are over the limit")
+                } else {
+                    refusal = run == 0 ? readHead(bytes[index - 1]) : nil
+                }
             }
-            index += 1
             if let refusal {
                 place = .refused
                 return refusal
             }
+            if completedRequests != seenRequests { unfinishedBytes = -index }
         }
         return nil
+    }
+
+    /// Reads at once as many bytes as only make longer what they are part of; returns how many there were.
+    private mutating func readRun(_ bytes: UnsafeRawBufferPointer, from index: Int) -> Int {
+        let run: Int
+        switch place {
+        case .target where !isStartOfTarget:
+            return visibleRun(of: bytes, from: index)
+        case .value where header == .other || header == .host:
+            return printableRun(of: bytes, from: index)
+        case .method, .name:
+            run = tokenRun(of: bytes, from: index)
+        case .version:
+            run = visibleRun(of: bytes, from: index)
+        default:
+            return 0
+        }
+        word.append(UnsafeRawBufferPointer(rebasing: bytes[index..<(index + run)]))
+        return run
     }
 
     /// Ends the present request; the next byte begins another.
@@ -112,7 +140,7 @@ struct Gate {
         isChunked = false
         hasHost = false
         hasExpect = false
-        matcher = WordMatcher()
+        word = ShortWord()
     }
 
     private mutating func readHead(_ byte: UInt8) -> Refusal? {
@@ -140,24 +168,20 @@ struct Gate {
     }
 
     private mutating func readMethod(_ byte: UInt8) -> Refusal? {
-        if byte == 0x20, matcher.length > 0 {
-            guard let known = Method(matcher.match(Method.words)) else {
-                return Refusal(405, "method not allowed")
-            }
-            method = known
-            place = .target
-            isStartOfTarget = true
-            return nil
+        guard byte == 0x20, word.length > 0 else { return Refusal(400, "bad request: malformed method") }
+        guard let known = Method.allCases.first(where: { word.equals($0.name) }) else {
+            return Refusal(405, "method not allowed")
         }
-        guard isTokenByte(byte), matcher.length < 32 else { return Refusal(400, "bad request: malformed method") }
-        matcher.append(byte, in: Method.words)
+        method = known
+        place = .target
+        isStartOfTarget = true
         return nil
     }
 
     private mutating func readTarget(_ byte: UInt8) -> Refusal? {
         if byte == 0x20, !isStartOfTarget {
             place = .version
-            matcher = WordMatcher()
+            word = ShortWord()
             return nil
         }
         isStartOfTarget = false
@@ -165,13 +189,12 @@ struct Gate {
     }
 
     private mutating func readVersion(_ byte: UInt8) -> Refusal? {
-        if byte == 0x0D, let version = matcher.match(Gate.versions) {
-            isHTTP11 = version == 1
-            place = .lineFeed
-            return nil
+        isHTTP11 = word.equals("HTTP/1.1")
+        guard byte == 0x0D, isHTTP11 || word.equals("HTTP/1.0") else {
+            return Refusal(400, "bad request: the version is neither HTTP/1.0 nor HTTP/1.1")
         }
-        matcher.append(byte, in: Gate.versions)
-        return matcher.isAlive ? nil : Refusal(400, "bad request: the version is neither HTTP/1.0 nor HTTP/1.1")
+        place = .lineFeed
+        return nil
     }
 
     private mutating func startHeadLine(_ byte: UInt8) -> Refusal? {
@@ -179,21 +202,26 @@ struct Gate {
             place = .headEnd
             return nil
         }
+        guard isTokenByte(byte) else { return Refusal(400, "bad request: malformed header name") }
         place = .name
-        matcher = WordMatcher()
-        return readName(byte)
+        word = ShortWord()
+        word.append(byte)
+        return nil
     }
 
     private mutating func readName(_ byte: UInt8) -> Refusal? {
-        if byte == 0x3A, matcher.length > 0 {
-            header = Header(rawValue: UInt8((matcher.match(Gate.headerNames) ?? -1) + 1)) ?? .other
-            place = .beforeValue
-            matcher = WordMatcher()
-            return startValue()
-        }
-        guard isTokenByte(byte) else { return Refusal(400, "bad request: malformed header name") }
-        matcher.append(asciiLowercase(byte), in: Gate.headerNames)
-        return nil
+        guard byte == 0x3A else { return Refusal(400, "bad request: malformed header name") }
+        header =
+            switch word.length {
+            case 4 where word.equalsIgnoringCase("host"): .host
+            case 6 where word.equalsIgnoringCase("expect"): .expect
+            case 14 where word.equalsIgnoringCase("content-length"): .contentLength
+            case 17 where word.equalsIgnoringCase("transfer-encoding"): .transferEncoding
+            default: .other
+            }
+        place = .beforeValue
+        word = ShortWord()
+        return startValue()
     }
 
     private mutating func startValue() -> Refusal? {
@@ -235,20 +263,20 @@ struct Gate {
         place = .value
         switch header {
         case .contentLength:
-            guard byte >= 0x30 && byte <= 0x39, matcher.length < 18 else { return framingRefusal() }
+            guard byte >= 0x30 && byte <= 0x39, word.length < 18 else { return framingRefusal() }
             contentLength = contentLength * 10 + Int(byte - 0x30)
-            matcher.append(byte, in: Gate.framingWords)
         default:
-            matcher.append(asciiLowercase(byte), in: Gate.framingWords)
+            break
         }
+        word.append(byte)
         return nil
     }
 
     private func endValue() -> Refusal? {
         switch header {
-        case .contentLength where matcher.length == 0: framingRefusal()
-        case .transferEncoding where matcher.match(Gate.framingWords) != 0: framingRefusal()
-        case .expect where matcher.match(Gate.framingWords) != 1: framingRefusal()
+        case .contentLength where word.length == 0: framingRefusal()
+        case .transferEncoding where !word.equalsIgnoringCase("chunked"): framingRefusal()
+        case .expect where !word.equalsIgnoringCase("100-continue"): framingRefusal()
         default: nil
         }
     }
@@ -281,10 +309,6 @@ struct Gate {
         }
         return nil
     }
-
-    private static let versions: [StaticString] = ["HTTP/1.0", "HTTP/1.1"]
-    private static let headerNames: [StaticString] = ["content-length", "transfer-encoding", "expect", "host"]
-    private static let framingWords: [StaticString] = ["chunked", "100-continue"]
 }
 
 extension Refusal {

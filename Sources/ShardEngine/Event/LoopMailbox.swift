@@ -47,3 +47,13 @@ public struct LoopBound<Value>: @unchecked Sendable {
         self.value = value
     }
 }
+
+/// Carries a loop-confined object through another thread and back without keeping it alive: it must not end there.
+struct WeakLoopBound<Object: AnyObject>: @unchecked Sendable {
+    /// The object, if it is still there; touch it on its own loop only.
+    private(set) weak var object: Object?
+
+    init(_ object: Object) {
+        self.object = object
+    }
+}

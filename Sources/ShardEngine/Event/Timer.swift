@@ -15,7 +15,9 @@ public final class Timer {
             0,
             { _, _, context in
                 guard let context else { return }
-                Unmanaged<Timer>.fromOpaque(context).takeUnretainedValue().fire()
+                // Its owner may let go of it while it fires.
+                let timer = Unmanaged<Timer>.fromOpaque(context).takeUnretainedValue()
+                withExtendedLifetime(timer) { timer.fire() }
             },
             Unmanaged.passUnretained(self).toOpaque()
         )

@@ -19,11 +19,10 @@ final class RingBuilder {
     /// unless the builder has gone by then.
     func build(shards: [ShardAddress], vnodes: Int, _ done: @escaping (Ring) -> Void) {
         waiting.append(done)
-        // The queue must not be what keeps the builder alive: it would end, with all that `done` holds, off its loop.
-        let home = LoopBound(WeakBuilder(builder: self))
+        let this = WeakLoopBound(self)
         queue.async { [mailbox] in
             let ring = Ring(shards: shards, vnodes: vnodes)
-            mailbox.post { home.value.builder?.deliver(ring) }
+            mailbox.post { this.object?.deliver(ring) }
         }
     }
 
@@ -31,8 +30,4 @@ final class RingBuilder {
         let done = waiting.removeFirst()
         done(ring)
     }
-}
-
-private struct WeakBuilder {
-    weak var builder: RingBuilder?
 }

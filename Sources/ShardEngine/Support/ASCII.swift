@@ -1,13 +1,20 @@
 // Bytes of HTTP's grammar, and recognising a few words in bytes that arrive one at a time.
+import Glibc
+
+/// The first index, from `start` on, at which the byte stands.
+@inline(__always)
+func index(of byte: UInt8, in bytes: UnsafeRawBufferPointer, from start: Int = 0) -> Int? {
+    guard start < bytes.count, let base = bytes.baseAddress else { return nil }
+    guard let found = memchr(base + start, Int32(byte), bytes.count - start) else { return nil }
+    return UnsafeRawPointer(found) - base
+}
 
 /// Whether the byte may be part of a token: a method or a header's name (RFC 9110, section 5.6.2).
 @inline(__always)
 func isTokenByte(_ byte: UInt8) -> Bool {
-    switch byte {
-    case 0x30...0x39, 0x41...0x5A, 0x61...0x7A: true
-    case 0x21, 0x23...0x27, 0x2A, 0x2B, 0x2D, 0x2E, 0x5E...0x60, 0x7C, 0x7E: true
-    default: false
-    }
+    // One bit for each byte below 128: letters, digits and !#$%&'*+-.^_`|~
+    let bits: UInt64 = byte < 64 ? 0x03FF_6CFA_0000_0000 : 0x57FF_FFFF_C7FF_FFFE
+    return byte < 128 && bits >> UInt64(byte & 63) & 1 == 1
 }
 
 /// The byte, in lower case where it is an ASCII letter.
@@ -27,31 +34,121 @@ func hexDigitValue(_ byte: UInt8) -> UInt8? {
     }
 }
 
-/// Tells which of a list of words the bytes so far spell, without keeping them.
-struct WordMatcher {
+/// Eight bytes, each of this value.
+@inline(__always)
+private func eight(_ byte: UInt64) -> UInt64 { byte &* 0x0101_0101_0101_0101 }
+
+/// Whether one of eight bytes is less than `limit`, which is at most 128 (Warren, Hacker's Delight, section 6-1).
+@inline(__always)
+private func anyLess(_ bytes: UInt64, _ limit: UInt64) -> Bool {
+    (bytes &- eight(limit)) & ~bytes & eight(0x80) != 0
+}
+
+/// The length of the run of bytes, from `index` on, that are at least `first` and not DEL.
+@inline(__always)
+private func run(of bytes: UnsafeRawBufferPointer, from index: Int, first: UInt64) -> Int {
+    guard let base = bytes.baseAddress else { return 0 }
+    var end = index
+    while end + 8 <= bytes.count {
+        let next = base.loadUnaligned(fromByteOffset: end, as: UInt64.self)
+        if anyLess(next, first) || anyLess(next ^ eight(0x7F), 1) { break }
+        end += 8
+    }
+    while end < bytes.count {
+        let byte = base.load(fromByteOffset: end, as: UInt8.self)
+        if byte < first || byte == 0x7F { break }
+        end += 1
+    }
+    return end - index
+}
+
+/// How many bytes from `index` on are neither control characters nor spaces.
+func visibleRun(of bytes: UnsafeRawBufferPointer, from index: Int) -> Int {
+    run(of: bytes, from: index, first: 0x21)
+}
+
+/// How many bytes from `index` on may stand in a header's value; a tab ends the run, though it may.
+func printableRun(of bytes: UnsafeRawBufferPointer, from index: Int) -> Int {
+    run(of: bytes, from: index, first: 0x20)
+}
+
+/// How many bytes from `index` on are token bytes.
+func tokenRun(of bytes: UnsafeRawBufferPointer, from index: Int) -> Int {
+    var end = index
+    while end < bytes.count, isTokenByte(bytes[end]) { end += 1 }
+    return end - index
+}
+
+/// A word that arrives in pieces, kept in place as long as it is short.
+struct ShortWord {
     /// How many bytes there were.
     private(set) var length = 0
-    /// One bit for each word that still fits.
-    private var candidates: UInt32 = .max
+    private var storage: (UInt64, UInt64, UInt64) = (0, 0, 0)
 
-    /// Whether some word may still come of it.
-    var isAlive: Bool { candidates != 0 }
-
-    mutating func append(_ byte: UInt8, in words: [StaticString]) {
-        defer { length += 1 }
-        guard candidates != 0 else { return }
-        var fitting: UInt32 = 0
-        for (index, word) in words.enumerated() where candidates & (1 << UInt32(index)) != 0 {
-            if length < word.utf8CodeUnitCount, word.utf8Start[length] == byte { fitting |= 1 << UInt32(index) }
+    mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        if length + bytes.count <= 24 {
+            let start = length
+            withUnsafeMutableBytes(of: &storage) { storage in
+                for index in 0..<bytes.count { storage[start + index] = bytes[index] }
+            }
         }
-        candidates = fitting
+        length += bytes.count
     }
 
-    /// The index of the word that the bytes spell in full.
-    func match(_ words: [StaticString]) -> Int? {
-        guard length > 0, candidates != 0 else { return nil }
-        return words.indices.first { index in
-            candidates & (1 << UInt32(index)) != 0 && words[index].utf8CodeUnitCount == length
+    mutating func append(_ byte: UInt8) {
+        withUnsafeBytes(of: byte) { append($0) }
+    }
+
+    /// Whether it is the word, which has at most 24 bytes.
+    func equals(_ word: StaticString) -> Bool {
+        guard length == word.utf8CodeUnitCount else { return false }
+        return withUnsafeBytes(of: storage) { storage in
+            (0..<length).allSatisfy { storage[$0] == word.utf8Start[$0] }
         }
     }
+
+    /// Whether it is the word, in lower case and at most 24 bytes, when case does not count.
+    func equalsIgnoringCase(_ word: StaticString) -> Bool {
+        guard length == word.utf8CodeUnitCount else { return false }
+        return withUnsafeBytes(of: storage) { storage in
+            (0..<length).allSatisfy { asciiLowercase(storage[$0]) == word.utf8Start[$0] }
+        }
+    }
+}
+
+/// Whether the bytes spell the word, whatever their case; the word is in lower case.
+func equalsIgnoringCase(_ bytes: UnsafeRawBufferPointer, _ word: StaticString) -> Bool {
+    guard bytes.count == word.utf8CodeUnitCount else { return false }
+    for (index, byte) in bytes.enumerated() where asciiLowercase(byte) != word.utf8Start[index] { return false }
+    return true
+}
+
+/// Calls `body` with each element of a comma-separated list, without the space around it (RFC 9110, section 5.6.1).
+func forEachToken(of list: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Void) {
+    for element in list.split(separator: 0x2C) {
+        var token = element
+        while let first = token.first, first == 0x20 || first == 0x09 { token = token.dropFirst() }
+        while let last = token.last, last == 0x20 || last == 0x09 { token = token.dropLast() }
+        if !token.isEmpty { body(UnsafeRawBufferPointer(rebasing: token)) }
+    }
+}
+
+/// Whether a comma-separated list has the word in it, whatever its case.
+func containsToken(_ list: UnsafeRawBufferPointer, _ word: StaticString) -> Bool {
+    var contains = false
+    forEachToken(of: list) { token in
+        if equalsIgnoringCase(token, word) { contains = true }
+    }
+    return contains
+}
+
+/// Whether a comma-separated list has the bytes in it, whatever their case.
+func containsToken(_ list: UnsafeRawBufferPointer, _ word: UnsafeRawBufferPointer) -> Bool {
+    var contains = false
+    forEachToken(of: list) { token in
+        if token.count == word.count, zip(token, word).allSatisfy({ asciiLowercase($0) == asciiLowercase($1) }) {
+            contains = true
+        }
+    }
+    return contains
 }

@@ -4,17 +4,19 @@
 public enum Method: UInt8, CaseIterable, Sendable {
     case get, head, put, post, delete, options, patch, trace
 
-    /// The names as they stand in a request line, in the order of the cases.
-    static let words: [StaticString] = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE"]
-
-    /// The method at an index of `words`.
-    init?(_ index: Int?) {
-        guard let index else { return nil }
-        self.init(rawValue: UInt8(index))
-    }
-
     /// The name as it stands in a request line.
-    var name: StaticString { Method.words[Int(rawValue)] }
+    var name: StaticString {
+        switch self {
+        case .get: "GET"
+        case .head: "HEAD"
+        case .put: "PUT"
+        case .post: "POST"
+        case .delete: "DELETE"
+        case .options: "OPTIONS"
+        case .patch: "PATCH"
+        case .trace: "TRACE"
+        }
+    }
 
     /// Whether evhttp reads a body after this method's head.
     var mayHaveBody: Bool {

@@ -65,3 +65,10 @@ public struct TimeSpan: Comparable, Hashable, Sendable {
         left.nanoseconds < right.nanoseconds
     }
 }
+
+/// The time of day, in seconds since 1970: for people and for Prometheus, never for measuring.
+func wallClock() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+}
