@@ -1,0 +1,228 @@
+// The listening socket, evhttp behind it, and every connection that came of it.
+// A worker owns one. Requests go to `onRequest` (the ingress); time limits and the limit on connections are kept here.
+import CEvent
+import Glibc
+
+/// What a client may take of the server.
+struct InboundLimits: Equatable, Sendable {
+    var gate: Gate.Limits
+    var headerTimeout: TimeSpan
+    var bodyTimeout: TimeSpan
+    var idleTimeout: TimeSpan
+    var connections: Int
+}
+
+/// An HTTP/1.1 server on one loop.
+final class HTTPServer {
+    /// What to do with a connection once evhttp is on no stack.
+    enum TurnEndAction {
+        case refuse(InboundConnection, Refusal)
+        case close(InboundConnection)
+    }
+
+    /// evhttp's bufferevents read this much at a time.
+    static let evhttpReadSize = 4096
+    /// How much of the next requests is read while one is outstanding.
+    static let readAheadLimit = 65536
+    static let replyBufferSize = 65536
+    /// How long a refused client may take to read its answer.
+    static let lingeringTime = TimeSpan.seconds(2)
+    static let allowedMethods = "GET, HEAD, PUT, POST, DELETE"
+
+    let loop: EventLoop
+    /// The limits in force; a new value holds for connections accepted from then on, times for all.
+    var limits: InboundLimits
+    let onRequest: (InboundConnection) -> Void
+    let onRefusal: (Refusal) -> Void
+    /// Where responses are put together.
+    var reply = ByteBuffer(capacity: replyBufferSize)
+    var date = HTTPDate()
+    /// Where large bodies are read to.
+    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
+    private(set) var isDraining = false
+    private let http: OpaquePointer
+    private var listener: Listener?
+    private var newcomers: [InboundConnection] = []
+    private var connections: [InboundConnection?] = []
+    private var count = 0
+    private var actions: [TurnEndAction] = []
+    private var forgotten: [InboundConnection] = []
+    private var sweep: Timer?
+    private var lastAccept: Timer?
+
+    init(
+        loop: EventLoop,
+        limits: InboundLimits,
+        onRequest: @escaping (InboundConnection) -> Void,
+        onRefusal: @escaping (Refusal) -> Void
+    ) {
+        self.loop = loop
+        self.limits = limits
+        self.onRequest = onRequest
+        self.onRefusal = onRefusal
+        guard let http = evhttp_new(loop.base) else { preconditionFailure("out of memory") }
+        self.http = http
+        evhttp_set_allowed_methods(http, UInt16.max)
+        evhttp_set_default_content_type(http, nil)
+        let this = Unmanaged.passUnretained(self).toOpaque()
+        evhttp_set_bevcb(
+            http,
+            { base, context in
+                guard let context else { return nil }
+                return Unmanaged<HTTPServer>.fromOpaque(context).takeUnretainedValue().accept(base)
+            },
+            this
+        )
+        evhttp_set_gencb(
+            http,
+            { request, context in
+                guard let request, let context else { return }
+                Unmanaged<HTTPServer>.fromOpaque(context).takeUnretainedValue().dispatch(request)
+            },
+            this
+        )
+        loop.atTurnEnd { [unowned self] in endTurn() }
+        sweep = Timer(loop: loop) { [unowned self] in enforceTimeLimits() }
+        sweep?.schedule(after: sweepInterval)
+    }
+
+    /// Closes everything; the last thing to call.
+    func close() {
+        listener = nil
+        adoptNewcomers()
+        for case let connection? in connections { connection.abort() }
+        forgotten.removeAll()
+    }
+
+    deinit {
+        evhttp_free(http)
+        scratch.deallocate()
+    }
+
+    /// Open connections.
+    var connectionCount: Int { count + newcomers.count }
+
+    /// Starts accepting on a socket that listens already.
+    func start(_ listener: Listener) {
+        self.listener = listener
+        listener.attach(to: http)
+    }
+
+    /// From now on each connection ends with its next answer, and idle ones soon; what the kernel has accepted is still
+    /// taken, in the turn that is under way, and then no more.
+    func drain() {
+        isDraining = true
+        let lastAccept = Timer(loop: loop) { [unowned self] in
+            loop.park { [self] in
+                listener = nil
+                self.lastAccept = nil
+            }
+        }
+        lastAccept.schedule(after: .zero)
+        self.lastAccept = lastAccept
+    }
+
+    // MARK: Accepting
+
+    private func accept(_ base: OpaquePointer?) -> OpaquePointer? {
+        let connection = InboundConnection(server: self, base: base)
+        newcomers.append(connection)
+        if connectionCount >= limits.connections { makeRoom() }
+        return connection.bufferevent
+    }
+
+    /// At the limit a connection between requests makes way for the new one; when there is none, new ones wait.
+    private func makeRoom() {
+        var longestIdle: InboundConnection?
+        for case let connection? in connections where connection.phase == .idle {
+            if let longest = longestIdle, longest.phaseStart <= connection.phaseStart { continue }
+            longestIdle = connection
+        }
+        if let longestIdle { actions.append(.close(longestIdle)) }
+        listener?.pause()
+    }
+
+    /// Registers a connection, which evhttp has by now set up.
+    func adopt(_ connection: InboundConnection) {
+        guard connection.connection == nil, connection.adopt() else { return }
+        let descriptor = Int(connection.descriptor)
+        while connections.count <= descriptor { connections.append(nil) }
+        connections[descriptor] = connection
+        count += 1
+    }
+
+    private func adoptNewcomers() {
+        guard !newcomers.isEmpty else { return }
+        for connection in newcomers { adopt(connection) }
+        newcomers.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: Requests
+
+    private func dispatch(_ request: UnsafeMutablePointer<evhttp_request>) {
+        let bufferevent = evhttp_connection_get_bufferevent(evhttp_request_get_connection(request))
+        guard let connection = connections[Int(bufferevent_getfd(bufferevent))] else {
+            preconditionFailure("a request on a connection that was never accepted")
+        }
+        connection.requestArrived(request)
+        onRequest(connection)
+    }
+
+    // MARK: Ending
+
+    /// Does it at the end of the turn.
+    func atTurnEnd(_ action: TurnEndAction) {
+        actions.append(action)
+    }
+
+    /// evhttp has closed the connection.
+    func forget(_ connection: InboundConnection) {
+        connections[Int(connection.descriptor)] = nil
+        count -= 1
+        // It is on the stack: the end of the turn lets go of it.
+        forgotten.append(connection)
+    }
+
+    private func endTurn() {
+        adoptNewcomers()
+        while !actions.isEmpty {
+            let due = actions
+            actions.removeAll(keepingCapacity: true)
+            for action in due {
+                switch action {
+                case .refuse(let connection, let refusal): connection.refuse(refusal)
+                case .close(let connection): connection.abort()
+                }
+            }
+        }
+        if !forgotten.isEmpty {
+            forgotten.removeAll(keepingCapacity: true)
+            acceptIfThereIsRoom()
+        }
+    }
+
+    private func acceptIfThereIsRoom() {
+        if connectionCount < limits.connections { listener?.resume() }
+    }
+
+    private var sweepInterval: TimeSpan {
+        let shortest = min(limits.headerTimeout, limits.bodyTimeout, limits.idleTimeout)
+        return min(max(TimeSpan(nanoseconds: shortest.nanoseconds / 10), .milliseconds(10)), .milliseconds(250))
+    }
+
+    private func enforceTimeLimits() {
+        let now = loop.now
+        for case let connection? in connections {
+            if isDraining, connection.phase == .idle, now.since(connection.phaseStart) >= HTTPServer.drainIdleTime {
+                connection.abort()
+            } else {
+                connection.enforceTimeLimit(at: now)
+            }
+        }
+        acceptIfThereIsRoom()
+        sweep?.schedule(after: sweepInterval)
+    }
+
+    /// How long a draining server waits for the next request of a connection that was in use a moment ago.
+    private static let drainIdleTime = TimeSpan.seconds(1)
+}

@@ -1,0 +1,40 @@
+// What the workers have counted, copied so that it can be added up and read apart from them.
+
+/// The figures of one worker, or the sum of several.
+struct WorkerSnapshot {
+    /// The figures of one shard.
+    struct Shard {
+        var answers = StatusCounts()
+        var responses = Histogram()
+        var failovers: UInt64 = 0
+        var inFlight = 0
+        var connections = 0
+        var isUp = true
+
+        mutating func add(_ other: Shard) {
+            answers.add(other.answers)
+            responses.add(other.responses)
+            failovers += other.failovers
+            inFlight += other.inFlight
+            connections += other.connections
+            isUp = isUp && other.isUp
+        }
+    }
+
+    /// By method, in the order of `Method`.
+    var answers = [StatusCounts](repeating: StatusCounts(), count: Method.allCases.count)
+    var durations = Histogram()
+    var rejections: [RejectionReason: UInt64] = [:]
+    var inFlight = 0
+    var connections = 0
+    var shards: [ShardAddress: Shard] = [:]
+
+    mutating func add(_ other: WorkerSnapshot) {
+        for index in answers.indices { answers[index].add(other.answers[index]) }
+        durations.add(other.durations)
+        rejections.merge(other.rejections, uniquingKeysWith: +)
+        inFlight += other.inFlight
+        connections += other.connections
+        for (address, shard) in other.shards { shards[address, default: Shard()].add(shard) }
+    }
+}
