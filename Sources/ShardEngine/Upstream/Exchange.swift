@@ -1,0 +1,106 @@
+// One push on its way to a shard and back: the request of a connection, the shard that has it, and its answer.
+// The forwarder makes and recycles exchanges; a pool queues them, a pipeline sends them and tells them what came.
+
+/// One request and its reply; confined to its worker's loop.
+final class Exchange {
+    unowned let forwarder: Forwarder
+    /// The client; nil once it is gone or has its answer.
+    private(set) var connection: InboundConnection?
+    /// The ring that the push was looked up on, and the pools behind it.
+    private(set) var routes: RoutingTable
+    private(set) var hash: UInt32
+    /// The shard that has the push, as an index into the ring's shards.
+    var shard: Int
+    /// The body, when it is too large to be copied around.
+    private(set) var largeBody: BodyBuffer?
+    /// When the push was accepted: its answer is due `response_timeout` later.
+    private(set) var start: MonotonicTime
+    /// When it was last handed to a pipeline.
+    var sentAt: MonotonicTime
+    /// Where it begins in its pipeline's stream of bytes.
+    var streamStart: UInt64 = 0
+    /// How often it was sent again after a connection broke.
+    var resends = 0
+    /// How many shards have refused it.
+    var failovers = 0
+    private var method = Method.put
+
+    /// Takes over the request that is outstanding on the connection.
+    init(_ forwarder: Forwarder, _ connection: InboundConnection, _ routes: RoutingTable, hash: UInt32, shard: Int) {
+        self.forwarder = forwarder
+        self.connection = connection
+        self.routes = routes
+        self.hash = hash
+        self.shard = shard
+        start = forwarder.loop.now
+        sentAt = start
+        take(connection)
+    }
+
+    /// Uses a finished exchange for another push.
+    func restart(_ connection: InboundConnection, _ routes: RoutingTable, hash: UInt32, shard: Int) {
+        self.connection = connection
+        if self.routes !== routes { self.routes = routes }
+        self.hash = hash
+        self.shard = shard
+        start = forwarder.loop.now
+        resends = 0
+        failovers = 0
+        take(connection)
+    }
+
+    private func take(_ connection: InboundConnection) {
+        method = connection.method
+        connection.owner = self
+        largeBody = connection.bodyCount >= Exchange.largeBodySize ? connection.takeBody() : nil
+    }
+
+    /// Whether nobody waits for the answer any more.
+    var isAbandoned: Bool { connection == nil }
+
+    var pool: ShardPool { routes.pools[shard] }
+
+    /// Passes the shard's answer on to the client, if it is still there.
+    func complete(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, chunkedBody: UnsafeRawBufferPointer) {
+        pool.metrics.countAnswer(response.status, after: forwarder.loop.now.since(sentAt))
+        guard let connection else { return }
+        finish(response.status)
+        let body = response.isChunked ? chunkedBody : UnsafeRawBufferPointer(rebasing: bytes[response.body])
+        connection.reply(head: UnsafeRawBufferPointer(rebasing: bytes[response.head]), response, body: body)
+    }
+
+    /// Tells the client, if it is still there, that there is no answer.
+    func fail(_ failure: UpstreamFailure) {
+        guard let connection else { return }
+        finish(failure.status)
+        let shard = routes.ring.isEmpty ? nil : routes.ring.shards[shard]
+        if let rejection = failure.rejection {
+            forwarder.metrics.countRejection(rejection)
+        } else {
+            pool.metrics.countFailure(failure.status)
+        }
+        let headers = failure.status == 503 ? [ReplyHeader(name: "Retry-After", value: "1")] : []
+        connection.reply(status: failure.status, headers: headers, line: failure.line(shard: shard))
+    }
+
+    private func finish(_ status: Int) {
+        connection = nil
+        forwarder.metrics.inFlight -= 1
+        forwarder.metrics.countAnswer(method, status, forwarder.loop.now.since(start))
+    }
+
+    /// Lets go of the body once it need not be sent again.
+    func release() {
+        largeBody = nil
+    }
+
+    /// From this many bytes on a body has a connection to the shard to itself, so that it holds up nobody.
+    static let largeBodySize = 32768
+}
+
+extension Exchange: InboundRequestOwner {
+    func clientDisconnected() {
+        connection = nil
+        forwarder.metrics.inFlight -= 1
+    }
+}

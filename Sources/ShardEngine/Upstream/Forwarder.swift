@@ -1,0 +1,156 @@
+// Sends pushes to the shards that own them. A worker owns one: PushHandler gives it requests, discovery gives it rings.
+// It owns the pools of all shards, and decides which shard gets a push when the owner cannot be reached.
+import Logging
+
+/// How pushes are forwarded.
+struct ForwardSettings: Equatable, Sendable {
+    var connectTimeout: TimeSpan
+    var responseTimeout: TimeSpan
+    /// Connections per shard, at most.
+    var connectionLimit: Int
+    /// Pushes on one connection, at most.
+    var pipelineDepth: Int
+    /// Pushes that wait for one shard, at most.
+    var queueLimit: Int
+    /// Whether another shard gets a push that its owner cannot be given.
+    var failsOver: Bool
+}
+
+/// The way from a request to the shard that answers it; loop-confined.
+final class Forwarder {
+    let loop: EventLoop
+    let metrics: RequestMetrics
+    let resolver: Resolver
+    var settings: ForwardSettings
+    /// Told of a shard that has become suspect, so that it is probed; `markUp` ends it.
+    var onSuspect: ((ShardPool) -> Void)?
+    /// Where answers are received.
+    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
+    private(set) var routes: RoutingTable
+    private(set) var pools: [ShardAddress: ShardPool] = [:]
+    private let logger: Logger
+    private var finished: [Exchange] = []
+    private var unflushed: [Pipeline] = []
+    private var sweep: Timer?
+
+    init(loop: EventLoop, metrics: RequestMetrics, resolver: Resolver, settings: ForwardSettings, logger: Logger) {
+        self.loop = loop
+        self.metrics = metrics
+        self.resolver = resolver
+        self.settings = settings
+        self.logger = logger
+        routes = RoutingTable(ring: Ring(shards: [], vnodes: 1), pools: [])
+        loop.atTurnEnd { [unowned self] in flush() }
+        sweep = Timer(loop: loop) { [unowned self] in enforceTimeLimits() }
+        sweep?.schedule(after: sweepInterval)
+    }
+
+    deinit {
+        scratch.deallocate()
+    }
+
+    /// Routes pushes by another ring from now on; those under way keep the one they have.
+    func use(_ ring: Ring) {
+        for pool in pools.values { pool.isOnRing = false }
+        let ringPools = ring.shards.map { shard in
+            let pool = pools[shard] ?? ShardPool(shard: shard, forwarder: self)
+            pools[shard] = pool
+            pool.isOnRing = true
+            return pool
+        }
+        routes = RoutingTable(ring: ring, pools: ringPools)
+    }
+
+    /// Forwards the request that is outstanding on the connection.
+    func forward(_ connection: InboundConnection, hash: UInt32) {
+        let routes = self.routes
+        metrics.inFlight += 1
+        let shard = routes.ring.isEmpty ? 0 : shardFor(hash, routes)
+        let exchange: Exchange
+        if let recycled = finished.popLast() {
+            recycled.restart(connection, routes, hash: hash, shard: shard)
+            exchange = recycled
+        } else {
+            exchange = Exchange(self, connection, routes, hash: hash, shard: shard)
+        }
+        if routes.ring.isEmpty { exchange.fail(.noShard) } else { exchange.pool.submit(exchange) }
+    }
+
+    /// The owner, or the next shard that is not suspect.
+    private func shardFor(_ hash: UInt32, _ routes: RoutingTable) -> Int {
+        let owner = routes.ring.owner(of: hash)
+        guard routes.pools[owner].isSuspect, settings.failsOver else { return owner }
+        guard let next = routes.ring.nextShard(after: hash, where: { !routes.pools[$0].isSuspect }) else {
+            return owner
+        }
+        routes.pools[owner].metrics.failovers += 1
+        return next
+    }
+
+    /// Where a push with this hash goes now; nil while the ring is empty.
+    func shard(for hash: UInt32) -> ShardAddress? {
+        guard !routes.ring.isEmpty else { return nil }
+        let owner = routes.ring.owner(of: hash)
+        guard routes.pools[owner].isSuspect, settings.failsOver else { return routes.ring.shards[owner] }
+        return routes.ring.shards[routes.ring.nextShard(after: hash) { !routes.pools[$0].isSuspect } ?? owner]
+    }
+
+    /// Gives a push that its shard could not be given to the next one, if there is one.
+    func failOver(_ exchange: Exchange, _ failure: UpstreamFailure) {
+        let routes = exchange.routes
+        let next = routes.ring.nextShard(after: exchange.hash) { !routes.pools[$0].isSuspect && $0 != exchange.shard }
+        guard settings.failsOver, let next, exchange.failovers < routes.ring.shards.count else {
+            return exchange.fail(failure)
+        }
+        exchange.pool.metrics.failovers += 1
+        exchange.failovers += 1
+        exchange.resends = 0
+        exchange.shard = next
+        exchange.pool.submit(exchange)
+    }
+
+    /// A shard does not take connections any more.
+    func suspected(_ pool: ShardPool, _ reason: String) {
+        logger.warning("shard is suspect", metadata: ["shard": "\(pool.shard)", "reason": "\(reason)"])
+        onSuspect?(pool)
+    }
+
+    /// A suspect shard answers again.
+    func recovered(_ pool: ShardPool) {
+        logger.info("shard is up again", metadata: ["shard": "\(pool.shard)"])
+    }
+
+    /// Keeps a finished exchange for another push.
+    func recycle(_ exchange: Exchange) {
+        exchange.release()
+        if finished.count < Forwarder.sparesLimit { finished.append(exchange) }
+    }
+
+    /// Has the pipeline send at the end of this turn what it was given until then.
+    func flushAtTurnEnd(_ pipeline: Pipeline) {
+        unflushed.append(pipeline)
+    }
+
+    private func flush() {
+        guard !unflushed.isEmpty else { return }
+        for index in unflushed.indices { unflushed[index].flush() }
+        unflushed.removeAll(keepingCapacity: true)
+    }
+
+    private var sweepInterval: TimeSpan {
+        let shortest = min(settings.connectTimeout, settings.responseTimeout)
+        return min(max(TimeSpan(nanoseconds: shortest.nanoseconds / 10), .milliseconds(10)), .milliseconds(100))
+    }
+
+    private func enforceTimeLimits() {
+        let now = loop.now
+        for pool in pools.values {
+            pool.enforceTimeLimits(at: now)
+            if pool.isFinished { pools[pool.shard] = nil }
+        }
+        sweep?.schedule(after: sweepInterval)
+    }
+
+    /// Finished exchanges that are kept, at most.
+    private static let sparesLimit = 4096
+}

@@ -1,0 +1,90 @@
+// Copies messages between the two sides, without what belongs to one connection: pushes to shards, answers to clients.
+
+extension ByteBuffer {
+    /// Appends the outstanding request of a connection as it goes to a shard: target, end-to-end headers, framing anew.
+    ///
+    /// - Parameter largeBody: the body, when it is to be sent from where it is and not from here.
+    mutating func append(requestOf connection: InboundConnection, to shard: ShardAddress, largeBody: BodyBuffer?) {
+        append(connection.method.name)
+        append(byte: 0x20)
+        append(connection.target)
+        append(" HTTP/1.1\r\n")
+        let namesHeaders = connection.hasConnectionHeaders
+        var hasHost = false
+        connection.forEachHeader { header in
+            if isHopByHop(header.name) || namesHeaders && connection.connectionNames(header.name) { return }
+            if header.name.count == 4, equalsIgnoringCase(header.name, "host") { hasHost = true }
+            append(header.name)
+            append(": ")
+            append(header.value)
+            append("\r\n")
+        }
+        if !hasHost {
+            append("Host: ")
+            append(shard.text)
+            append("\r\n")
+        }
+        let bodyCount = largeBody?.count ?? connection.bodyCount
+        append("Content-Length: ")
+        append(decimal: bodyCount)
+        append("\r\n\r\n")
+        guard largeBody == nil, bodyCount > 0 else { return }
+        connection.copyBody(to: reserve(bodyCount), count: bodyCount)
+        commit(bodyCount)
+    }
+
+    /// Appends a shard's answer as it goes to the client.
+    mutating func append(answer head: UnsafeRawBufferPointer, _ response: ParsedResponse, body: UnsafeRawBufferPointer)
+    {
+        // The version is ours, whatever the shard's is.
+        append("HTTP/1.1")
+        let rest = UnsafeRawBufferPointer(rebasing: head[8...])
+        if response.isPlain {
+            append(rest)
+            return
+        }
+        appendEndToEndHeaders(rest)
+        guard response.status != 204 else { return }
+        append("Content-Length: ")
+        append(decimal: body.count)
+        append("\r\n")
+    }
+
+    /// Appends the rest of a status line, and those headers after it that are meant for the client.
+    private mutating func appendEndToEndHeaders(_ bytes: UnsafeRawBufferPointer) {
+        var options: [UnsafeRawBufferPointer] = []
+        forEachLine(of: bytes) { _, name, value in
+            if equalsIgnoringCase(name, "connection") { options.append(value) }
+        }
+        forEachLine(of: bytes) { line, name, _ in
+            if isHopByHop(name) || options.contains(where: { containsToken($0, name) }) { return }
+            append(line)
+        }
+    }
+}
+
+/// Calls `body` with each line (its end included), its name and its value; the first line has an empty name.
+private func forEachLine(
+    of bytes: UnsafeRawBufferPointer,
+    _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
+) {
+    let nothing = UnsafeRawBufferPointer(rebasing: bytes[..<0])
+    var start = 0
+    while let lineFeed = bytes[start...].firstIndex(of: 0x0A) {
+        let line = UnsafeRawBufferPointer(rebasing: bytes[start...lineFeed])
+        let colon = start == 0 ? nil : line.firstIndex(of: 0x3A)
+        let name = colon.map { UnsafeRawBufferPointer(rebasing: line[..<$0]) } ?? nothing
+        let value = colon.map { UnsafeRawBufferPointer(rebasing: line[($0 + 1)..<(line.count - 2)]) } ?? nothing
+        body(line, name, value)
+        start = lineFeed + 1
+    }
+}
+
+extension InboundConnection {
+    /// Answers the outstanding request with what a shard has answered.
+    func reply(head: UnsafeRawBufferPointer, _ response: ParsedResponse, body: UnsafeRawBufferPointer) {
+        server.reply.reset(keeping: HTTPServer.replyBufferSize)
+        server.reply.append(answer: head, response, body: body)
+        sendReply(body: body)
+    }
+}
