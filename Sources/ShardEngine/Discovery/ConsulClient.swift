@@ -1,0 +1,127 @@
+// Requests to a Consul agent: where it is, who asks, what the paths are. The poller and the registrar each make calls.
+import FoundationEssentials
+
+/// A service to register, as `PUT /v1/agent/service/register` takes it:
+/// https://developer.hashicorp.com/consul/api-docs/agent/service#register-service
+struct ServiceRegistration: Encodable {
+    struct Check: Encodable {
+        var url: String
+        var interval: String
+        var timeout: String
+        var status: String
+        var deregisterAfter: String?
+
+        enum CodingKeys: String, CodingKey {
+            case url = "HTTP"
+            case interval = "Interval"
+            case timeout = "Timeout"
+            case status = "Status"
+            case deregisterAfter = "DeregisterCriticalServiceAfter"
+        }
+    }
+
+    var id: String
+    var name: String
+    var address: String
+    var port: Int
+    var tags: [String]
+    var check: Check
+
+    enum CodingKeys: String, CodingKey {
+        case id = "ID"
+        case name = "Name"
+        case address = "Address"
+        case port = "Port"
+        case tags = "Tags"
+        case check = "Check"
+    }
+}
+
+/// One agent, spoken to with the configured credentials; loop-confined.
+final class ConsulClient {
+    let settings: Configuration.Consul
+    private let loop: EventLoop
+    private let resolver: Resolver
+    private let tls: TLSContext?
+
+    init(loop: EventLoop, resolver: Resolver, settings: Configuration.Consul) {
+        self.loop = loop
+        self.resolver = resolver
+        self.settings = settings
+        tls = settings.isTLS ? TLSContext() : nil
+    }
+
+    /// Asks for the healthy instances of the service.
+    ///
+    /// - Parameter index: with `wait` > 0, the state that is known already: the answer comes when there is another, or
+    ///   after `wait`.
+    func healthyInstances(since index: ConsulIndex, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
+        var target = "/v1/health/service/\(escaped(settings.serviceName))?passing=1"
+        if let datacenter = settings.datacenter { target += "&dc=\(escaped(datacenter))" }
+        if let tag = settings.tag { target += "&tag=\(escaped(tag))" }
+        var timeout = ConsulClient.timeout
+        if settings.wait > .zero {
+            target += "&index=\(index.value)&wait=\(settings.wait.nanoseconds / 1_000_000)ms"
+            // Consul adds up to a sixteenth of the wait, so that not all clients come back at once.
+            timeout.nanoseconds += settings.wait.nanoseconds / 16 * 17
+        }
+        return call(.get, target, timeout: timeout, done)
+    }
+
+    /// Asks what the agent has registered: services, or their checks.
+    func agentServices(_ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
+        call(.get, "/v1/agent/services", timeout: ConsulClient.timeout, done)
+    }
+
+    /// Asks for the checks that the agent runs.
+    func agentChecks(_ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
+        call(.get, "/v1/agent/checks", timeout: ConsulClient.timeout, done)
+    }
+
+    /// Registers a service with the agent, in place of one with the same ID.
+    func register(_ registration: ServiceRegistration, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
+        guard let body = try? JSONEncoder().encode(registration) else {
+            preconditionFailure("a registration that is no JSON")
+        }
+        return call(.put, "/v1/agent/service/register", body: Array(body), timeout: ConsulClient.timeout, done)
+    }
+
+    private func call(
+        _ method: Method,
+        _ target: String,
+        body: [UInt8] = [],
+        timeout: TimeSpan,
+        _ done: @escaping (HTTPOutcome) -> Void
+    ) -> HTTPCall {
+        var headers: [(name: String, value: String)] = []
+        if let token = settings.token { headers.append(("X-Consul-Token", token)) }
+        if let username = settings.username {
+            let credentials = Data("\(username):\(settings.password ?? "")".utf8).base64EncodedString()
+            headers.append(("Authorization", "Basic \(credentials)"))
+        }
+        if !body.isEmpty { headers.append(("Content-Type", "application/json")) }
+        let request = HTTPRequest(
+            method: method,
+            host: settings.host,
+            port: settings.port,
+            tls: tls,
+            target: target,
+            headers: headers,
+            body: body,
+            timeout: timeout
+        )
+        return HTTPCall(loop: loop, resolver: resolver, request, done)
+    }
+
+    private func escaped(_ text: String) -> String {
+        text.utf8.map { byte in
+            switch byte {
+            case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F, 0x7E: String(UnicodeScalar(byte))
+            default: "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+            }
+        }.joined()
+    }
+
+    /// How long an answer that need not wait for anything may take.
+    private static let timeout = TimeSpan.seconds(5)
+}

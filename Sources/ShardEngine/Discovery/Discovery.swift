@@ -1,0 +1,93 @@
+// Finds out which shards there are, by Consul or by probes, whichever the configuration says. The server owns it and
+// builds a ring of every membership that it reports.
+import Logging
+
+/// The source of memberships; loop-confined.
+final class Discovery {
+    private enum Source {
+        case consul(ConsulDiscovery)
+        case probes(StaticDiscovery)
+    }
+
+    let metrics = DiscoveryMetrics()
+    private let loop: EventLoop
+    private let resolver: Resolver
+    private let logger: Logger
+    private let onChange: (Membership) -> Void
+    private var configuration: Configuration
+    private var source: Source?
+    private var last: Membership
+
+    /// - Parameter onChange: is called with each membership that differs from the one before, in shards or in source.
+    init(
+        loop: EventLoop,
+        resolver: Resolver,
+        configuration: Configuration,
+        logger: Logger,
+        onChange: @escaping (Membership) -> Void
+    ) {
+        self.loop = loop
+        self.resolver = resolver
+        self.configuration = configuration
+        self.logger = logger
+        self.onChange = onChange
+        last = Membership(shards: configuration.servers, source: .config)
+    }
+
+    /// Starts with the membership of the file, and goes on from there.
+    func start() {
+        makeSource()
+    }
+
+    /// Goes by another configuration; the last membership stays until there is a new one.
+    func apply(_ loaded: Configuration) {
+        let old = configuration
+        configuration = loaded
+        switch source {
+        case .probes(let probes) where loaded.consul == nil:
+            probes.apply(loaded)
+        case .consul where loaded.consul == old.consul && loaded.servers == old.servers && loaded.check == old.check:
+            break
+        default:
+            makeSource()
+        }
+    }
+
+    /// Asks nobody any more.
+    func stop() {
+        source = nil
+    }
+
+    private func makeSource() {
+        if let settings = configuration.consul {
+            let consul = ConsulDiscovery(
+                loop: loop,
+                resolver: resolver,
+                configuration: configuration,
+                settings: settings,
+                metrics: metrics,
+                logger: logger,
+                onChange: { [unowned self] in tell($0) }
+            )
+            source = .consul(consul)
+            consul.start()
+        } else {
+            let probes = StaticDiscovery(
+                loop: loop,
+                resolver: resolver,
+                configuration: configuration,
+                metrics: metrics,
+                logger: logger,
+                onChange: { [unowned self] in tell($0) }
+            )
+            source = .probes(probes)
+            probes.start()
+        }
+    }
+
+    private func tell(_ membership: Membership) {
+        guard membership != last else { return }
+        last = membership
+        onChange(membership)
+    }
+}

@@ -1,0 +1,27 @@
+// What discovery counts. Discovery writes it, `GET /metrics` reads it.
+
+/// How polls for the healthy shards ended.
+enum PollResult: String, CaseIterable, Sendable {
+    /// Consul named shards; or all probes of a round are back.
+    case success
+    /// Consul named no shard; the last ring stays.
+    case empty
+    /// Consul did not answer in time, or could not be reached.
+    case unreachable
+    /// Consul answered with an error: no leader, too many requests, no permission.
+    case refused
+    /// Consul's answer is not what it should be.
+    case garbage
+}
+
+/// Counts of polls; loop-confined.
+final class DiscoveryMetrics {
+    private(set) var polls: [PollResult: UInt64] = [:]
+    /// In seconds since 1970; nil before the first success.
+    private(set) var lastSuccess: Double?
+
+    func count(_ result: PollResult) {
+        polls[result, default: 0] += 1
+        if result == .success { lastSuccess = wallClock() }
+    }
+}

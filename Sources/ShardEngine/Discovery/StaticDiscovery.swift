@@ -1,0 +1,78 @@
+// Discovery without Consul: shardd probes the servers in the file itself. Discovery owns it in static mode.
+import Logging
+
+/// Probes each server every `check.interval`; loop-confined.
+final class StaticDiscovery {
+    private let loop: EventLoop
+    private let resolver: Resolver
+    private let logger: Logger
+    private let metrics: DiscoveryMetrics
+    private let onChange: (Membership) -> Void
+    private var check: Configuration.Check
+    private var servers: [ShardAddress]
+    private var membership: StaticMembership
+    private var timer: Timer?
+    private var probes: [ShardAddress: HealthProbe] = [:]
+    private var hasProbed = false
+
+    init(
+        loop: EventLoop,
+        resolver: Resolver,
+        configuration: Configuration,
+        metrics: DiscoveryMetrics,
+        logger: Logger,
+        onChange: @escaping (Membership) -> Void
+    ) {
+        self.loop = loop
+        self.resolver = resolver
+        self.logger = logger
+        self.metrics = metrics
+        self.onChange = onChange
+        check = configuration.check
+        servers = configuration.servers
+        membership = StaticMembership(shards: servers, fall: check.fall, rise: check.rise)
+        timer = Timer(loop: loop) { [unowned self] in probeAll() }
+    }
+
+    /// Starts to probe.
+    func start() {
+        tell()
+        probeAll()
+    }
+
+    /// Goes over to other servers and settings.
+    func apply(_ configuration: Configuration) {
+        check = configuration.check
+        servers = configuration.servers
+        membership.replace(servers, fall: check.fall, rise: check.rise)
+        probes = probes.filter { servers.contains($0.key) }
+        tell()
+        probeAll()
+    }
+
+    private func probeAll() {
+        for shard in servers where probes[shard] == nil {
+            probes[shard] = HealthProbe(shard, check: check, loop: loop, resolver: resolver) { [unowned self] outcome in
+                probed(shard, outcome)
+            }
+        }
+        timer?.schedule(after: check.interval)
+    }
+
+    private func probed(_ shard: ShardAddress, _ outcome: ProbeOutcome) {
+        probes[shard] = nil
+        metrics.count(outcome == .healthy ? .success : .unreachable)
+        hasProbed = true
+        let hasChanged = membership.record(shard, isHealthy: outcome == .healthy)
+        if hasChanged {
+            var metadata: Logger.Metadata = ["shard": "\(shard)"]
+            if case .failed(let reason) = outcome { metadata["reason"] = "\(reason)" }
+            logger.info(outcome == .healthy ? "shard is healthy" : "shard is unhealthy", metadata: metadata)
+        }
+        tell()
+    }
+
+    private func tell() {
+        onChange(Membership(shards: membership.shards, source: hasProbed ? .static : .config))
+    }
+}

@@ -1,0 +1,57 @@
+// Which of the file's servers are healthy, by the outcomes of probes. Static discovery feeds it; it decides.
+
+/// The health of a fixed set of shards.
+struct StaticMembership {
+    private struct Health {
+        var isUp = true
+        /// Outcomes in a row that speak against `isUp`.
+        var contrary = 0
+    }
+
+    /// Failures in a row that take a shard out.
+    var fall: Int
+    /// Successes in a row that bring it back.
+    var rise: Int
+    private var healths: [ShardAddress: Health] = [:]
+    /// What the ring was made of when shards last were healthy.
+    private var last: [ShardAddress]
+
+    /// All shards count as healthy until probes say otherwise.
+    init(shards: [ShardAddress], fall: Int, rise: Int) {
+        self.fall = fall
+        self.rise = rise
+        last = shards
+        for shard in shards { healths[shard] = Health() }
+    }
+
+    /// The healthy shards; when there is none, those that last were.
+    var shards: [ShardAddress] { last }
+
+    /// Takes in the outcome of a probe.
+    ///
+    /// - Returns: whether the shard has become healthy or unhealthy by it.
+    mutating func record(_ shard: ShardAddress, isHealthy: Bool) -> Bool {
+        guard var health = healths[shard] else { return false }
+        defer { healths[shard] = health }
+        if isHealthy == health.isUp {
+            health.contrary = 0
+            return false
+        }
+        health.contrary += 1
+        guard health.contrary >= (isHealthy ? rise : fall) else { return false }
+        health = Health(isUp: isHealthy)
+        healths[shard] = health
+        let up = healths.filter(\.value.isUp).keys
+        if !up.isEmpty { last = up.sorted() }
+        return true
+    }
+
+    /// Goes over to another set of shards; those that stay keep their health.
+    mutating func replace(_ shards: [ShardAddress], fall: Int, rise: Int) {
+        self.fall = fall
+        self.rise = rise
+        healths = Dictionary(uniqueKeysWithValues: shards.map { ($0, healths[$0] ?? Health()) })
+        let up = shards.filter { healths[$0]?.isUp == true }
+        last = up.isEmpty ? shards : up
+    }
+}

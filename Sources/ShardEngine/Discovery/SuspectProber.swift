@@ -1,0 +1,53 @@
+// Probes shards that refused a connection, until they answer: then the pushes that they own come to them again.
+// The server owns one and hands it the pools that have become suspect.
+
+/// Probes of suspect shards; loop-confined.
+final class SuspectProber {
+    /// What to ask, and how long to wait for the answer.
+    var check: Configuration.Check
+    private let loop: EventLoop
+    private let resolver: Resolver
+    private var watches: [ShardAddress: Watch] = [:]
+
+    private final class Watch {
+        let pool: ShardPool
+        var probe: HealthProbe?
+        var timer: Timer?
+        var backoff = Backoff(first: .milliseconds(100), limit: .seconds(2))
+
+        init(_ pool: ShardPool) {
+            self.pool = pool
+        }
+    }
+
+    init(loop: EventLoop, check: Configuration.Check, resolver: Resolver) {
+        self.loop = loop
+        self.check = check
+        self.resolver = resolver
+    }
+
+    /// Probes the pool's shard until it answers, or is not on the ring any more.
+    func watch(_ pool: ShardPool) {
+        guard watches[pool.shard] == nil else { return }
+        let watch = Watch(pool)
+        watches[pool.shard] = watch
+        watch.timer = Timer(loop: loop) { [unowned self, unowned watch] in probe(watch) }
+        watch.timer?.schedule(after: watch.backoff.next())
+    }
+
+    private func probe(_ watch: Watch) {
+        guard watch.pool.isSuspect, watch.pool.isOnRing else {
+            watches[watch.pool.shard] = nil
+            return
+        }
+        watch.probe = HealthProbe(watch.pool.shard, check: check, loop: loop, resolver: resolver) {
+            [unowned self, unowned watch] outcome in
+            if outcome == .healthy {
+                watches[watch.pool.shard] = nil
+                watch.pool.markUp()
+            } else {
+                watch.timer?.schedule(after: watch.backoff.next())
+            }
+        }
+    }
+}
