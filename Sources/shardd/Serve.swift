@@ -44,7 +44,10 @@ struct Serve: ParsableCommand {
 /// The option that names the configuration file, for every command that reads it.
 struct ConfigurationFile: ParsableArguments {
     @Option(name: .customLong("config.file"), help: "The configuration file.")
-    var path = "shardd.yml"
+    var path = ConfigurationFile.defaultPath
+
+    /// The file when none is named.
+    static let defaultPath = "shardd.yml"
 }
 
 extension LogFormat: ExpressibleByArgument {}

@@ -1,0 +1,104 @@
+// From the parts of a push path to the text of its grouping key, with the memory that this takes.
+// The grouping-key parser owns the one there is. Bytes move only where they have to: a plain path with its labels in
+// order is its own text.
+import Glibc
+
+/// Puts grouping keys together, one after another, in buffers that are kept.
+struct GroupingKeyAssembly: ~Copyable {
+    private var parts = PushPath()
+    /// The path without percent-encoding, within which base64 and escapes of names are undone.
+    private var decoded = ByteBuffer(capacity: GroupingKeyAssembly.usualLength)
+    /// The text, where it is not a run of bytes of the path.
+    private var assembled = ByteBuffer(capacity: GroupingKeyAssembly.usualLength)
+
+    private static let usualLength = 4096
+    /// What a buffer may keep of a path that was longer than usual.
+    private static let keptLength = 64 << 10
+
+    init() {}
+
+    /// The path as dynamic-sharding hashes it, Go's `URL.Path`; nil where Go would refuse it.
+    mutating func decodedPath(_ path: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        guard hasEscapes(path) else { return path }
+        decoded.reset(keeping: GroupingKeyAssembly.keptLength)
+        return percentDecode(path, into: &decoded) ? decoded.readable : nil
+    }
+
+    /// The text of the group that a Pushgateway files the push under; nil where it would refuse it.
+    mutating func groupingKey(_ raw: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        switch parts.scan(raw, isRaw: true) {
+        case .malformed: return nil
+        case .scanned:
+            guard parts.isEncoded else { return plainKey(raw) }
+            decoded.reset(keeping: GroupingKeyAssembly.keptLength)
+            decoded.append(raw)
+        case .escaped:
+            decoded.reset(keeping: GroupingKeyAssembly.keptLength)
+            guard isCleanPath(raw), percentDecode(raw, into: &decoded),
+                parts.scan(decoded.readable, isRaw: false) == .scanned
+            else { return nil }
+            guard parts.isEncoded else { return plainKey(decoded.readable) }
+        }
+        // The buffer is this assembly's own, and nothing else looks at it meanwhile.
+        let bytes = UnsafeMutableRawBufferPointer(mutating: decoded.readable)
+        return parts.decode(in: bytes) ? sortedKey(decoded.readable) : nil
+    }
+
+    /// The text from parts that need no decoding any more: the path itself where the labels are in order.
+    private mutating func plainKey(_ path: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        guard parts.areLabelsInOrder else { return sortedKey(path) }
+        return UnsafeRawBufferPointer(rebasing: path[..<parts.end])
+    }
+
+    /// The text put together from the decoded parts: names in order, of each the last, none empty, `job` only in front.
+    private mutating func sortedKey(_ path: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        parts.labels.sortByName(in: path)
+        assembled.reset(keeping: GroupingKeyAssembly.keptLength)
+        // No part is longer than it was in the path; only the marker of a base64 job goes.
+        var writer = RunWriter(source: path, target: assembled.reserve(path.count))
+        writer.append(PushPath.prefix)
+        writer.append(parts.job)
+        for index in 0..<parts.labels.count {
+            let label = parts.labels[index]
+            if label.value.isEmpty || PushPath.isJob(path, label.name) { continue }
+            if index + 1 < parts.labels.count, compareBytes(path, label.name, parts.labels[index + 1].name) == 0 {
+                continue
+            }
+            if label.name.upperBound + 1 == label.value.lowerBound {
+                writer.append(label.name.lowerBound..<label.value.upperBound)
+            } else {
+                writer.append(label.name)
+                writer.append(label.value)
+            }
+        }
+        assembled.commit(writer.length)
+        return assembled.readable
+    }
+}
+
+/// Writes runs of one buffer to another that has room for them.
+private struct RunWriter {
+    let source: UnsafeRawBufferPointer
+    let target: UnsafeMutableRawPointer
+    private(set) var length = 0
+
+    init(source: UnsafeRawBufferPointer, target: UnsafeMutableRawPointer) {
+        self.source = source
+        self.target = target
+    }
+
+    mutating func append(_ text: StaticString) {
+        memcpy(target + length, text.utf8Start, text.utf8CodeUnitCount)
+        length += text.utf8CodeUnitCount
+    }
+
+    /// A slash and a run of the source's bytes.
+    @inline(__always)
+    mutating func append(_ run: Range<Int>) {
+        target.storeBytes(of: PathByte.slash, toByteOffset: length, as: UInt8.self)
+        length &+= 1
+        guard let start = source.baseAddress else { return }
+        memcpy(target + length, start + run.lowerBound, run.count)
+        length &+= run.count
+    }
+}
