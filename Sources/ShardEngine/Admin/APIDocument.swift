@@ -1,0 +1,96 @@
+// The JSON documents of /api/v1. The admin handler makes one for each answer.
+import FoundationEssentials
+
+/// A document of the API; its coding keys are the contract's names.
+enum APIDocument {
+    case ring(ServerStatus, WorkerSnapshot)
+    case locate(LocatedPath)
+    case serviceDiscovery(Ring)
+
+    /// Calls `body` with the document as JSON.
+    func withJSON(_ body: (UnsafeRawBufferPointer) -> Void) {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        do {
+            var data = try encode(encoder)
+            data.append(0x0A)
+            data.withUnsafeBytes(body)
+        } catch {
+            preconditionFailure("a document that is no JSON: \(error)")
+        }
+    }
+
+    private func encode(_ encoder: JSONEncoder) throws -> Data {
+        switch self {
+        case .ring(let status, let snapshot): try encoder.encode(RingDocument(status, snapshot))
+        case .locate(let located): try encoder.encode(LocateDocument(located))
+        case .serviceDiscovery(let ring): try encoder.encode([TargetGroup(targets: ring.shards.map(\.text))])
+        }
+    }
+}
+
+private struct RingDocument: Encodable {
+    struct Shard: Encodable {
+        var address: String
+        var state: String
+        var points: Int
+        var share: Double
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case generation, vnodes, key, source, shards
+        case lastChange = "last_change"
+    }
+
+    var generation: Int
+    var vnodes: Int
+    var key: String
+    var source: String
+    var lastChange: Double
+    var shards: [Shard]
+
+    init(_ status: ServerStatus, _ snapshot: WorkerSnapshot) {
+        generation = status.generation
+        vnodes = status.ring.vnodes
+        key = status.key == .group ? "group" : "path"
+        source = status.source.rawValue
+        lastChange = status.ringChangedAt
+        shards = status.ring.shards.enumerated().map { index, shard in
+            Shard(
+                address: shard.text,
+                state: snapshot.shards[shard]?.isUp == false ? "suspect" : "up",
+                points: status.ring.pointCount(of: index),
+                share: status.ring.share(of: index)
+            )
+        }
+    }
+}
+
+private struct LocateDocument: Encodable {
+    enum CodingKeys: String, CodingKey {
+        case path, hash, shard
+        case groupingKey = "grouping_key"
+        case nextShard = "next_shard"
+    }
+
+    var path: String
+    var groupingKey: String
+    var hash: String
+    var shard: String?
+    var nextShard: String?
+
+    init(_ located: LocatedPath) {
+        path = located.path
+        groupingKey = located.groupingKey
+        let digits = String(located.hash, radix: 16)
+        hash = String(repeating: "0", count: 8 - digits.count) + digits
+        shard = located.shard?.text
+        nextShard = located.nextShard?.text
+    }
+}
+
+/// Prometheus' HTTP service discovery: https://prometheus.io/docs/prometheus/latest/http_sd/
+private struct TargetGroup: Encodable {
+    var targets: [String]
+    var labels: [String: String] = [:]
+}

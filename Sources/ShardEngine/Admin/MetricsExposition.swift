@@ -1,0 +1,123 @@
+// `GET /metrics`: all of shardd's own metrics. The admin handler makes one for each scrape. Names are fixed.
+
+/// The metrics of the server as text.
+struct MetricsExposition: ~Copyable {
+    private let status: ServerStatus
+    private let snapshot: WorkerSnapshot
+    private var text = MetricsText()
+
+    init(_ status: ServerStatus, _ snapshot: WorkerSnapshot) {
+        self.status = status
+        self.snapshot = snapshot
+    }
+
+    /// What has been written; valid until the next change.
+    var bytes: UnsafeRawBufferPointer { text.bytes }
+
+    /// Writes every family.
+    mutating func write() {
+        text.family("shardd_build_info", .gauge, "A constant 1 labeled by the version of shardd.")
+        text.sample(1, labels: [("version", sharddVersion)])
+        writeRequests()
+        writeShards()
+        writeRing()
+        writeDiscovery()
+        writeProcess()
+    }
+
+    private mutating func writeRequests() {
+        text.family("shardd_requests_total", .counter, "Requests answered, by method and status code.")
+        for (method, answers) in zip(Method.allCases, snapshot.answers) {
+            for entry in answers.entries {
+                let labels = [("method" as StaticString, method.name.description), ("code", String(entry.status))]
+                text.sample(Double(entry.count), labels: labels)
+            }
+        }
+        text.family(
+            "shardd_request_duration_seconds",
+            .histogram,
+            "From the arrival of a whole request to its answer."
+        )
+        text.histogram(snapshot.durations)
+        text.family("shardd_requests_in_flight", .gauge, "Pushes that have arrived and have no answer yet.")
+        text.sample(Double(snapshot.inFlight))
+        text.family("shardd_connections", .gauge, "Open connections of clients.")
+        text.sample(Double(snapshot.connections))
+        text.family("shardd_rejected_total", .counter, "Requests turned away without asking a shard, by reason.")
+        for reason in RejectionReason.allCases {
+            text.sample(Double(snapshot.rejections[reason] ?? 0), labels: [("reason", reason.rawValue)])
+        }
+    }
+
+    private mutating func writeShards() {
+        let shards = snapshot.shards.sorted { $0.key < $1.key }
+        text.family("shardd_shard_requests_total", .counter, "Pushes sent to a shard, by the status of the answer.")
+        for (address, shard) in shards {
+            for entry in shard.answers.entries {
+                text.sample(Double(entry.count), labels: [("shard", address.text), ("code", String(entry.status))])
+            }
+        }
+        text.family("shardd_shard_response_seconds", .histogram, "From the sending of a push to the shard's answer.")
+        for (address, shard) in shards { text.histogram(shard.responses, labels: [("shard", address.text)]) }
+        writeShardGauges(shards)
+        text.family(
+            "shardd_failovers_total",
+            .counter,
+            "Pushes that went to another shard because this one, their owner, could not be reached."
+        )
+        for (address, shard) in shards { text.sample(Double(shard.failovers), labels: [("shard", address.text)]) }
+    }
+
+    private mutating func writeShardGauges(_ shards: [(key: ShardAddress, value: WorkerSnapshot.Shard)]) {
+        text.family("shardd_shard_up", .gauge, "Whether the shard takes pushes: 0 while it is suspect.")
+        for (address, shard) in shards { text.sample(shard.isUp ? 1 : 0, labels: [("shard", address.text)]) }
+        text.family("shardd_shard_in_flight", .gauge, "Pushes that wait for the shard or its answer.")
+        for (address, shard) in shards { text.sample(Double(shard.inFlight), labels: [("shard", address.text)]) }
+        text.family("shardd_shard_connections", .gauge, "Connections to the shard.")
+        for (address, shard) in shards { text.sample(Double(shard.connections), labels: [("shard", address.text)]) }
+    }
+
+    private mutating func writeRing() {
+        text.family("shardd_ring_generation", .gauge, "How many rings there have been since the start.")
+        text.sample(Double(status.generation))
+        text.family("shardd_ring_shards", .gauge, "Shards on the ring.")
+        text.sample(Double(status.ring.shards.count))
+        text.family("shardd_ring_share_ratio", .gauge, "The part of the hash space that a shard owns.")
+        for (index, shard) in status.ring.shards.enumerated() {
+            text.sample(status.ring.share(of: index), labels: [("shard", shard.text)])
+        }
+        text.family("shardd_ring_last_change_timestamp_seconds", .gauge, "When the ring last changed.")
+        text.sample(status.ringChangedAt)
+    }
+
+    private mutating func writeDiscovery() {
+        text.family("shardd_discovery_polls_total", .counter, "Polls for the healthy shards, by result.")
+        for result in PollResult.allCases {
+            text.sample(Double(status.discovery.polls[result] ?? 0), labels: [("result", result.rawValue)])
+        }
+        text.family("shardd_discovery_last_success_timestamp_seconds", .gauge, "When a poll last succeeded.")
+        text.sample(status.discovery.lastSuccess ?? 0)
+        text.family(
+            "shardd_config_last_reload_successful",
+            .gauge,
+            "Whether the configuration was valid when it was last read."
+        )
+        text.sample(status.wasLastReloadSuccessful ? 1 : 0)
+    }
+
+    private mutating func writeProcess() {
+        let process = ProcessMetrics.read()
+        text.family("process_cpu_seconds_total", .counter, "User and system CPU time spent.")
+        text.sample(process.cpuSeconds)
+        text.family("process_resident_memory_bytes", .gauge, "Resident memory.")
+        text.sample(process.residentMemory)
+        text.family("process_virtual_memory_bytes", .gauge, "Virtual memory.")
+        text.sample(process.virtualMemory)
+        text.family("process_open_fds", .gauge, "Open file descriptors.")
+        text.sample(Double(process.openDescriptors))
+        text.family("process_max_fds", .gauge, "The limit of open file descriptors.")
+        text.sample(process.maximumDescriptors)
+        text.family("process_start_time_seconds", .gauge, "When the process started, since 1970.")
+        text.sample(process.startTime)
+    }
+}

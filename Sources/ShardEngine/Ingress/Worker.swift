@@ -1,0 +1,85 @@
+// One event loop with everything that pushes pass through on it. The server makes workers, gives each the same rings
+// and settings, and adds up what they count. Workers share nothing but immutable values.
+import Logging
+
+/// A loop's ingress and forwarding.
+final class Worker {
+    let loop: EventLoop
+    let metrics = RequestMetrics()
+    let forwarder: Forwarder
+    let pushHandler: PushHandler
+    let server: HTTPServer
+
+    init(loop: EventLoop, configuration: Configuration, descriptorLimit: Int, resolver: Resolver, logger: Logger) {
+        self.loop = loop
+        forwarder = Forwarder(
+            loop: loop,
+            metrics: metrics,
+            resolver: resolver,
+            settings: ForwardSettings(configuration.forward),
+            logger: logger
+        )
+        let pushHandler = PushHandler(forwarder: forwarder, mode: configuration.mode, key: configuration.hash.key)
+        self.pushHandler = pushHandler
+        server = HTTPServer(
+            loop: loop,
+            limits: InboundLimits(configuration.limits, descriptorLimit: descriptorLimit),
+            onRequest: { pushHandler.handle($0) },
+            onRefusal: { [metrics] in metrics.countRejection(RejectionReason(refusalStatus: $0.status)) }
+        )
+    }
+
+    /// Goes by other settings from now on; nothing under way is disturbed.
+    func apply(_ configuration: Configuration, descriptorLimit: Int) {
+        forwarder.settings = ForwardSettings(configuration.forward)
+        pushHandler.apply(mode: configuration.mode, key: configuration.hash.key)
+        server.limits = InboundLimits(configuration.limits, descriptorLimit: descriptorLimit)
+    }
+
+    /// What has been counted so far.
+    var snapshot: WorkerSnapshot {
+        var snapshot = WorkerSnapshot()
+        snapshot.answers = metrics.answers
+        snapshot.durations = metrics.durations
+        snapshot.rejections = metrics.rejections
+        snapshot.inFlight = metrics.inFlight
+        snapshot.connections = server.connectionCount
+        for pool in forwarder.pools.values {
+            snapshot.shards[pool.shard] = WorkerSnapshot.Shard(
+                answers: pool.metrics.answers,
+                responses: pool.metrics.responses,
+                failovers: pool.metrics.failovers,
+                inFlight: pool.exchangeCount,
+                connections: pool.pipelines.count,
+                isUp: !pool.isSuspect
+            )
+        }
+        return snapshot
+    }
+}
+
+extension ForwardSettings {
+    init(_ forward: Configuration.Forward) {
+        self.init(
+            connectTimeout: forward.connectTimeout,
+            responseTimeout: forward.responseTimeout,
+            connectionLimit: forward.connectionsPerShard,
+            pipelineDepth: forward.pipelineDepth,
+            queueLimit: forward.queuePerShard,
+            failsOver: forward.failover
+        )
+    }
+}
+
+extension InboundLimits {
+    /// - Parameter descriptorLimit: how many connections the process has descriptors for.
+    init(_ limits: Configuration.Limits, descriptorLimit: Int) {
+        self.init(
+            gate: Gate.Limits(headerBytes: limits.headerBytes, bodyBytes: limits.bodyBytes),
+            headerTimeout: limits.headerTimeout,
+            bodyTimeout: limits.bodyTimeout,
+            idleTimeout: limits.idleTimeout,
+            connections: min(limits.connections, descriptorLimit)
+        )
+    }
+}

@@ -1,0 +1,113 @@
+// A worker on a loop of its own thread, between raw clients and scripted shards.
+import Foundation
+import Glibc
+import Logging
+
+@testable import ShardEngine
+
+/// A worker that serves on a loopback port until it is stopped.
+final class EngineUnderTest: @unchecked Sendable {
+    let port: Int
+    let ring: Ring
+    private let loop: EventLoop
+    private let worker: Worker
+    private let stopped = DispatchSemaphore(value: 0)
+
+    init(shards: [ShardAddress], _ configure: (inout Configuration) -> Void = { _ in }) throws {
+        var configuration = Configuration()
+        configuration.servers = shards
+        configure(&configuration)
+        let loop = EventLoop()
+        self.loop = loop
+        let listener = try Listener(loop: loop, host: "127.0.0.1", port: 0)
+        port = listener.port
+        worker = Worker(
+            loop: loop,
+            configuration: configuration,
+            descriptorLimit: 1000,
+            resolver: Resolver(loop: loop),
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        )
+        ring = Ring(shards: shards, vnodes: 100)
+        worker.forwarder.use(ring)
+        worker.pushHandler.onOther = { connection, _ in connection.reply(status: 404, line: "not found") }
+        worker.server.start(listener)
+        let thread = Thread { [self] in
+            self.loop.run()
+            worker.server.close()
+            stopped.signal()
+        }
+        thread.start()
+    }
+
+    /// Stops the loop and waits for it.
+    func stop() {
+        loop.mailbox.post { [loop = LoopBound(loop)] in loop.value.stop() }
+        stopped.wait()
+    }
+
+    /// Runs `body` on the loop and returns its result.
+    func onLoop<Result: Sendable>(_ body: @escaping @Sendable (Worker) -> Result) -> Result {
+        let done = DispatchSemaphore(value: 0)
+        let box = LoopBound(ResultBox<Result>())
+        loop.mailbox.post { [worker = LoopBound(worker)] in
+            box.value.result = body(worker.value)
+            done.signal()
+        }
+        done.wait()
+        guard let result = box.value.result else { preconditionFailure("no result") }
+        return result
+    }
+
+    /// The path of a push that the shard owns; different ones for different numbers.
+    func path(ownedBy shard: ShardAddress, _ number: Int = 0) -> String {
+        var found = 0
+        for index in 0..<100_000 {
+            let path = "/metrics/job/job_\(index)"
+            let hash = Array(path.utf8).withUnsafeBytes { GroupingKeyParser(key: .group).hash(path: $0) }
+            guard ring.shards[ring.owner(of: hash)] == shard else { continue }
+            if found == number { return path }
+            found += 1
+        }
+        preconditionFailure("\(shard) owns nothing")
+    }
+
+    /// Pushes on a connection of its own; returns the status and the whole response.
+    func push(_ path: String, body: String = "a 1\n", timeout: Int = 10) -> (status: Int, text: String) {
+        let connection = connectToLoopback(port: port)
+        defer { close(connection) }
+        sendAll(connection, request(path, body: body))
+        return parse(readMessage(connection, timeout: timeout))
+    }
+
+    /// Pushes many at a time, each on its own connection and thread; returns the statuses.
+    func pushAtOnce(_ paths: [String], body: String = "a 1\n") -> [Int] {
+        let group = DispatchGroup()
+        let statuses = LoopBound(ResultBox<[Int]>())
+        let lock = NSLock()
+        statuses.value.result = []
+        for path in paths {
+            group.enter()
+            Thread.detachNewThread { [self] in
+                let status = push(path, body: body).status
+                lock.withLock { statuses.value.result?.append(status) }
+                group.leave()
+            }
+        }
+        group.wait()
+        return statuses.value.result ?? []
+    }
+
+    func request(_ path: String, body: String = "a 1\n") -> String {
+        "PUT \(path) HTTP/1.1\r\nHost: test\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+    }
+
+    func parse(_ response: String?) -> (status: Int, text: String) {
+        guard let response else { return (0, "") }
+        return (Int(response.dropFirst(9).prefix(3)) ?? 0, response)
+    }
+}
+
+private final class ResultBox<Value> {
+    var result: Value?
+}
