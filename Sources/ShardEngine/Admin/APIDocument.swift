@@ -68,16 +68,15 @@ private struct RingDocument: Encodable {
 
 private struct LocateDocument: Encodable {
     enum CodingKeys: String, CodingKey {
-        case path, hash, shard
+        case path, hash, shard, next
         case groupingKey = "grouping_key"
-        case nextShard = "next_shard"
     }
 
     var path: String
     var groupingKey: String
     var hash: String
     var shard: String?
-    var nextShard: String?
+    var next: String?
 
     init(_ located: LocatedPath) {
         path = located.path
@@ -85,7 +84,7 @@ private struct LocateDocument: Encodable {
         let digits = String(located.hash, radix: 16)
         hash = String(repeating: "0", count: 8 - digits.count) + digits
         shard = located.shard?.text
-        nextShard = located.nextShard?.text
+        next = located.nextShard?.text
     }
 }
 
