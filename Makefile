@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .PHONY: help build run test unit-test system-test lint check
 
 help: ## Show this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the release binary, .build/release/shardd
 	@scripts/install-deps build
