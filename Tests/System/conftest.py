@@ -1,4 +1,5 @@
 """The fixture `lab`, the logs of what failed, and a limit on the time of each test."""
+
 import os
 import shutil
 import signal
@@ -16,10 +17,7 @@ SECONDS_PER_TEST = 150
 def pytest_sessionstart():
     """A missing part is a failure of the whole run, never a skip."""
     consul = os.access(shardd.ROOT / ".build/tools/consul", os.X_OK) or shutil.which("consul")
-    parts = {
-        "shardd (make build)": os.access(shardd.BINARY, os.X_OK),
-        "consul (scripts/install-deps consul)": consul,
-    }
+    parts = {"shardd (make build)": os.access(shardd.BINARY, os.X_OK), "consul (scripts/install-deps consul)": consul}
     for program in ("prometheus-pushgateway", "prometheus", "promtool", "go", "curl", "setpriv", "prlimit"):
         parts[f"{program} (scripts/install-deps test)"] = shutil.which(program)
     missing = [part for part, is_there in parts.items() if not is_there]

@@ -1,4 +1,5 @@
 """Membership by a real Consul agent: every way in and out of the ring, each under a constant load of pushes."""
+
 import signal
 
 import pytest
@@ -219,3 +220,37 @@ def test_an_empty_service_address_means_the_nodes(lab):
     replica = lab.shardd(["127.0.0.1:1"], consul=consul, consul_server={"register": False})
     becomes(replica, [shard])
     assert replica.push("/metrics/job/a").status == 200
+
+
+def test_basic_auth(lab):
+    consul = lab.consul()
+    proxy = lab.consul_proxy(consul, username="user", password="pass:word")
+    shards = lab.pushgateways(2)
+    credentials = {"username": "user", "password": '"pass:word"'}
+    replica = lab.shardd(shards, consul=proxy, consul_server=credentials)
+    wait_until(lambda: replica.ring()["source"] == "consul", "the ring comes from Consul")
+    assert proxy.refused == 0
+    assert consul.passing() == texts(shards)
+    assert "pass:word" not in replica.log()
+
+    stranger = lab.shardd(shards, consul=proxy)
+    wait_until(lambda: proxy.refused > 0, "the proxy turns a stranger away")
+    assert stranger.ring()["source"] == "config"
+
+
+@pytest.mark.parametrize("fault", [500, 429, 403, "garbage", "slow", "close"])
+def test_a_consul_that_answers_wrongly_changes_nothing(lab, fault):
+    """The faults come from a proxy: a real Consul cannot be told when to lose its leader or to limit rates."""
+    consul = lab.consul()
+    proxy = lab.consul_proxy(consul)
+    shards = lab.pushgateways(2)
+    replica = lab.shardd(shards, consul=proxy)
+    wait_until(lambda: replica.ring()["source"] == "consul", "the ring comes from Consul")
+    generation = replica.generation()
+    proxy.fault = fault
+    wait_until(lambda: proxy.faults_served >= 2, "the fault was met, and again after a pause", timeout=30)
+    assert (replica.generation(), replica.shards()) == (generation, texts(shards))
+    assert replica.push("/metrics/job/a").status == 200
+    proxy.fault = None
+    consul.deregister(shards[0].address)
+    wait_until(lambda: replica.shards() == texts(shards[1:]), "Consul is heard again", timeout=30)

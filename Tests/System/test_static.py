@@ -1,4 +1,5 @@
 """Static discovery: shardd's own probes, failover, and what happens when every shard is gone. Real Pushgateways."""
+
 from harness.net import holds, new_address, wait_until
 
 

@@ -1,4 +1,5 @@
 """A real Consul agent in development mode: all of its state is in memory, so a restart forgets everything."""
+
 import json
 import os
 import pathlib
@@ -15,8 +16,14 @@ class Consul(Process):
         host = new_host()
         self.address = Address(host, 8500)
         argv = [
-            FETCHED if os.access(FETCHED, os.X_OK) else "consul", "agent", "-dev", f"-bind={host}", f"-client={host}",
-            f"-node=node-{host}", "-log-level=info", "-hcl=ports { dns = -1, grpc = -1, serf_wan = -1 }",
+            FETCHED if os.access(FETCHED, os.X_OK) else "consul",
+            "agent",
+            "-dev",
+            f"-bind={host}",
+            f"-client={host}",
+            f"-node=node-{host}",
+            "-log-level=info",
+            "-hcl=ports { dns = -1, grpc = -1, serf_wan = -1 }",
             f"-hcl={configuration}",
         ]
         super().__init__("consul", argv, directory / f"consul-{host}.log")
@@ -48,7 +55,12 @@ class Consul(Process):
     def register(self, address, name="pushgateway", check=True):
         service = {"ID": f"{address.host}_{address.port}", "Name": name, "Address": address.host, "Port": address.port}
         if check:
-            service["Check"] = {"HTTP": f"{address.url}/-/healthy", "Interval": "500ms", "Timeout": "1s", "Status": "passing"}
+            service["Check"] = {
+                "HTTP": f"{address.url}/-/healthy",
+                "Interval": "500ms",
+                "Timeout": "1s",
+                "Status": "passing",
+            }
         self.call("PUT", "/v1/agent/service/register", service)
 
     def deregister(self, address):

@@ -1,4 +1,5 @@
 """HTTP by raw sockets: what is sent is sent byte for byte, and what comes back is read strictly."""
+
 import socket
 
 from .net import Address

@@ -1,7 +1,9 @@
 """What one test has started, so that it all ends with the test."""
+
 from .consul import Consul
 from .load import Load
 from .process import Process
+from .proxy import ConsulProxy
 from .pushgateway import Pushgateway
 from .shardd import Shardd
 from .stub import StubShard
@@ -29,21 +31,30 @@ class Lab:
     def consul(self, configuration=""):
         return self._add(Consul(self.directory, configuration)).start().wait_ready()
 
-    def shardd(self, shards=(), *, consul=None, arguments=(), wait=True, address=None, limit_descriptors=None, **settings):
+    def shardd(
+        self, shards=(), *, consul=None, arguments=(), wait=True, address=None, limit_descriptors=None, **settings
+    ):
         """A replica on the shards (addresses, or things that have one); other keywords are the file's sections."""
         servers = [shard if isinstance(shard, str) else getattr(shard, "address", shard).text for shard in shards]
         settings = {"pushgateway": {"port": 9091, "servers": servers}, **settings}
         if consul:
             settings["consul_server"] = {
-                "addr": consul.address.text, "poll_interval": "200ms", **settings.get("consul_server", {})
+                "addr": consul.address.text,
+                "poll_interval": "200ms",
+                **settings.get("consul_server", {}),
             }
         replica = self._add(Shardd(self.directory, settings, arguments, address, limit_descriptors)).start()
         return replica.wait_ready() if wait else replica
 
-    def stub(self, answer=None):
-        stub = StubShard(answer) if answer else StubShard()
+    def stub(self, *arguments, **options):
+        stub = StubShard(*arguments, **options)
         self.stubs.append(stub)
         return stub
+
+    def consul_proxy(self, consul, **options):
+        proxy = ConsulProxy(consul, **options)
+        self.stubs.append(proxy)
+        return proxy
 
     def load(self, replicas, gateways, **options):
         load = Load(replicas if isinstance(replicas, list) else [replicas], gateways, **options)

@@ -3,6 +3,7 @@
 Every thread has groups of its own and pushes rising numbers to them, so a group's last acknowledged number is what its
 shard must show. Half of the threads keep their connections, half make a new one for every push.
 """
+
 import re
 import threading
 import time
@@ -142,7 +143,9 @@ class Load:
         replica = self.replicas[0]
         paths = sorted(self.acknowledged)
         offline = dict(zip(paths, replica.locate_offline(*paths)))
-        shown = {text: shown_values(gateway.metrics_text()) for text, gateway in self.gateways.items() if gateway.is_running}
+        shown = {
+            text: shown_values(gateway.metrics_text()) for text, gateway in self.gateways.items() if gateway.is_running
+        }
         for path in paths:
             shard = replica.locate(path)["shard"]
             assert shard == offline[path] == replica.placement(path), path

@@ -1,4 +1,5 @@
 """Addresses of one's own on loopback, and waiting with a deadline."""
+
 import itertools
 import os
 import socket

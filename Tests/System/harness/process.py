@@ -1,4 +1,5 @@
 """A child process with its log in a file; it dies with this one, however this one ends."""
+
 import os
 import signal
 import subprocess

@@ -1,4 +1,5 @@
 """A real Pushgateway, its groups in memory only unless a file is given."""
+
 import json
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,7 +12,12 @@ from .process import Process
 class Pushgateway(Process):
     def __init__(self, directory, host=None, arguments=()):
         self.address = new_address(host)
-        argv = ["prometheus-pushgateway", f"--web.listen-address={self.address.text}", "--persistence.file=", *arguments]
+        argv = [
+            "prometheus-pushgateway",
+            f"--web.listen-address={self.address.text}",
+            "--persistence.file=",
+            *arguments,
+        ]
         super().__init__(f"pushgateway {self.address.text}", argv, directory / f"pushgateway-{self.address.text}.log")
 
     def is_ready(self):

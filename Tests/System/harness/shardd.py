@@ -1,4 +1,5 @@
 """The shardd under test: the binary that SHARDD names, or the release build."""
+
 import json
 import os
 import pathlib

@@ -1,4 +1,5 @@
 """A shard that is not a Pushgateway: for what a real one cannot show (the bytes it got) or do (faults on demand)."""
+
 import socket
 import threading
 
@@ -20,14 +21,15 @@ class Request:
 
 
 class StubShard:
-    """Answers each push with what `answer(request)` returns; None closes the connection without an answer.
+    """Answers each push with what `answer(request)` returns, in one piece, and then closes if it `closes`.
 
     Health checks are answered 200 and not recorded. `requests` holds the pushes, `connections` counts connections
     that carried any.
     """
 
-    def __init__(self, answer=lambda request: OK):
+    def __init__(self, answer=lambda request: OK, closes=False):
         self.answer = answer
+        self.closes = closes
         self.requests = []
         self.connections = 0
         self.lock = threading.Lock()
@@ -58,10 +60,9 @@ class StubShard:
                         self.requests.append(request)
                         self.connections += 0 if is_counted else 1
                     is_counted = True
-                    answer = self.answer(request)
-                    if answer is None:
+                    connection.sendall(self.answer(request))
+                    if self.closes:
                         return
-                    connection.sendall(answer)
         except OSError:
             pass
 
