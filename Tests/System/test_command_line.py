@@ -44,7 +44,8 @@ def test_a_missing_or_bad_file_is_78(tmp_path):
 def test_check_config(config):
     assert run("check-config", f"--config.file={config}").returncode == 0
     config.write_text(
-        "pushgateway:\n  port: 99999\n  servers: [a b]\nmode: sideways\nmode: forward\ncheck: {interval: soon}\nextra: 1\n"
+        "pushgateway:\n  port: 99999\n  servers: [a b]\n"
+        "mode: sideways\nmode: forward\ncheck: {interval: soon}\nextra: 1\n"
     )
     result = run("check-config", f"--config.file={config}")
     assert result.returncode == 78

@@ -90,16 +90,34 @@ class Connection:
         self.buffer = rest
         if method == "HEAD" or response.status in (204, 304) or response.status < 200:
             return response
-        assert response.header("Transfer-Encoding") is None, f"an answer must have a Content-Length: {response}"
+        if response.header("Transfer-Encoding") == "chunked":
+            response.body = self._read_chunks()
+            return response
         length = response.header("Content-Length")
         if length is None:
             response.body = self.read_all()
             return response
         assert length.isdigit(), f"Content-Length {length!r}"
-        while len(self.buffer) < int(length):
-            self._fill()
-        response.body, self.buffer = self.buffer[: int(length)], self.buffer[int(length) :]
+        response.body = self._take(int(length))
         return response
+
+    def _take(self, count):
+        while len(self.buffer) < count:
+            self._fill()
+        data, self.buffer = self.buffer[:count], self.buffer[count:]
+        return data
+
+    def _read_chunks(self):
+        """As Go's servers frame what is long; shardd itself always sends a Content-Length."""
+        body = b""
+        while True:
+            while b"\r\n" not in self.buffer:
+                self._fill()
+            line, _, self.buffer = self.buffer.partition(b"\r\n")
+            data = self._take(int(line, 16) + 2)[:-2]
+            if not data:
+                return body
+            body += data
 
     def read_all(self):
         """What comes until the peer closes; socket.timeout when it does not."""

@@ -73,7 +73,9 @@ class Shardd(Process):
         return self
 
     def ask(self, method, target, body=b"", headers=(), timeout=15):
-        return ask(self.address, method, target, body, headers, timeout)
+        answer = ask(self.address, method, target, body, headers, timeout)
+        assert answer.header("Transfer-Encoding") is None and answer.header("Content-Length") is not None, answer
+        return answer
 
     def push(self, path, text="x 1\n", method="PUT", headers=()):
         return self.ask(method, path, text.encode() if isinstance(text, str) else text, headers)
