@@ -1,16 +1,31 @@
-# shardd's entry points; each installs what it needs (apt-get, with sudo where not root).
+# shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
-.PHONY: build test lint deps
+.DEFAULT_GOAL := help
+.PHONY: help build run test unit-test system-test lint check
 
-build: deps
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the release binary, .build/release/shardd
+	@scripts/install-deps build
 	swift build -c release --product shardd
 
-deps:
-	@scripts/install-deps build
+run: ## Three Pushgateways and shardd on port 9292, until Ctrl-C; CONSUL=1: with a Consul agent
+	@CONSUL='$(CONSUL)' scripts/run-demo
 
-lint:
-	swift format lint --strict --recursive Package.swift Sources Tests Benchmarks
+test: unit-test system-test ## Every test, with what they need: Consul, Pushgateway, Prometheus, Go and Python clients
 
-test:
+unit-test: ## The tests of the engine alone
 	@scripts/install-deps build
 	swift test
+
+system-test: build ## The tests with real processes; PYTEST='-k name -x' chooses
+	@scripts/install-deps test consul
+	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest Tests/System $(PYTEST)
+
+lint: check ## Layout and formatting
+	swift format lint --strict --recursive Package.swift Sources Tests Benchmarks
+
+check: ## The order of the folders, the import rule, the lengths of files and functions
+	@scripts/install-deps lint
+	scripts/check-layout

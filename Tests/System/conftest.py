@@ -1,0 +1,52 @@
+"""The fixture `lab`, the logs of what failed, and a limit on the time of each test."""
+
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+from harness import shardd
+from harness.lab import Lab
+
+sys.dont_write_bytecode = True
+SECONDS_PER_TEST = 150
+
+
+def pytest_sessionstart():
+    """A missing part is a failure of the whole run, never a skip."""
+    consul = os.access(shardd.ROOT / ".build/tools/consul", os.X_OK) or shutil.which("consul")
+    parts = {"shardd (make build)": os.access(shardd.BINARY, os.X_OK), "consul (scripts/install-deps consul)": consul}
+    for program in ("prometheus-pushgateway", "prometheus", "promtool", "go", "curl", "setpriv", "prlimit"):
+        parts[f"{program} (scripts/install-deps test)"] = shutil.which(program)
+    missing = [part for part, is_there in parts.items() if not is_there]
+    if missing:
+        pytest.exit(f"missing: {', '.join(missing)}", returncode=1)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture(autouse=True)
+def time_limit():
+    def give_up(*_):
+        raise TimeoutError(f"the test ran for more than {SECONDS_PER_TEST} s")
+
+    previous = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(SECONDS_PER_TEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if lab and report.failed and report.when in ("call", "teardown"):
+        report.sections += [(f"log of {name}", log) for name, log in lab.logs()]

@@ -1,0 +1,71 @@
+"""A real Consul agent in development mode: all of its state is in memory, so a restart forgets everything."""
+
+import json
+import os
+import pathlib
+
+from .http import ask
+from .net import Address, new_host, wait_until
+from .process import Process
+
+FETCHED = pathlib.Path(__file__).parents[3] / ".build/tools/consul"
+
+
+class Consul(Process):
+    def __init__(self, directory, configuration=""):
+        host = new_host()
+        self.address = Address(host, 8500)
+        argv = [
+            FETCHED if os.access(FETCHED, os.X_OK) else "consul",
+            "agent",
+            "-dev",
+            f"-bind={host}",
+            f"-client={host}",
+            f"-node=node-{host}",
+            "-log-level=info",
+            "-hcl=ports { dns = -1, grpc = -1, serf_wan = -1 }",
+            f"-hcl={configuration}",
+        ]
+        super().__init__("consul", argv, directory / f"consul-{host}.log")
+
+    def call(self, method, path, body=None, headers=()):
+        response = ask(self.address, method, path, json.dumps(body).encode() if body is not None else b"", headers)
+        assert response.status == 200, response
+        return json.loads(response.body) if response.body.strip() else None
+
+    def has_leader(self):
+        try:
+            return bool(json.loads(ask(self.address, "GET", "/v1/status/leader", timeout=2).body))
+        except (OSError, ValueError):
+            return False
+
+    def wait_ready(self):
+        wait_until(self.has_leader, "Consul has a leader", timeout=30)
+        return self
+
+    def services(self):
+        """The agent's services by ID."""
+        return self.call("GET", "/v1/agent/services")
+
+    def passing(self, name="pushgateway"):
+        """Addresses of the instances whose checks all pass."""
+        entries = self.call("GET", f"/v1/health/service/{name}?passing")
+        return sorted(f"{entry['Service']['Address']}:{entry['Service']['Port']}" for entry in entries)
+
+    def register(self, address, name="pushgateway", check=True):
+        service = {"ID": f"{address.host}_{address.port}", "Name": name, "Address": address.host, "Port": address.port}
+        if check:
+            service["Check"] = {
+                "HTTP": f"{address.url}/-/healthy",
+                "Interval": "500ms",
+                "Timeout": "1s",
+                "Status": "passing",
+            }
+        self.call("PUT", "/v1/agent/service/register", service)
+
+    def deregister(self, address):
+        self.call("PUT", f"/v1/agent/service/deregister/{address.host}_{address.port}")
+
+    def set_maintenance(self, address, enabled):
+        flag = "true" if enabled else "false"
+        self.call("PUT", f"/v1/agent/service/maintenance/{address.host}_{address.port}?enable={flag}")

@@ -1,0 +1,86 @@
+"""What one test has started, so that it all ends with the test."""
+
+from .consul import Consul
+from .load import Load
+from .process import Process
+from .proxy import ConsulProxy
+from .pushgateway import Pushgateway
+from .shardd import Shardd
+from .stub import StubShard
+
+
+class Lab:
+    def __init__(self, directory):
+        self.directory = directory
+        self.processes = []
+        self.stubs = []
+        self.loads = []
+
+    def process(self, name, argv):
+        """Any other program."""
+        return self._add(Process(name, argv, self.directory / f"{name}-{len(self.processes)}.log").start())
+
+    def pushgateway(self, *arguments, host=None, start=True):
+        gateway = self._add(Pushgateway(self.directory, host, arguments))
+        return gateway.start().wait_ready() if start else gateway
+
+    def pushgateways(self, count, *arguments):
+        gateways = [self._add(Pushgateway(self.directory, None, arguments)).start() for _ in range(count)]
+        return [gateway.wait_ready() for gateway in gateways]
+
+    def consul(self, configuration=""):
+        return self._add(Consul(self.directory, configuration)).start().wait_ready()
+
+    def shardd(
+        self, shards=(), *, consul=None, arguments=(), wait=True, address=None, limit_descriptors=None, **settings
+    ):
+        """A replica on the shards (addresses, or things that have one); other keywords are the file's sections."""
+        servers = [shard if isinstance(shard, str) else getattr(shard, "address", shard).text for shard in shards]
+        settings = {"pushgateway": {"port": 9091, "servers": servers}, **settings}
+        if consul:
+            settings["consul_server"] = {
+                "addr": consul.address.text,
+                "poll_interval": "200ms",
+                **settings.get("consul_server", {}),
+            }
+        replica = self._add(Shardd(self.directory, settings, arguments, address, limit_descriptors)).start()
+        return replica.wait_ready() if wait else replica
+
+    def stub(self, *arguments, **options):
+        stub = StubShard(*arguments, **options)
+        self.stubs.append(stub)
+        return stub
+
+    def consul_proxy(self, consul, **options):
+        proxy = ConsulProxy(consul, **options)
+        self.stubs.append(proxy)
+        return proxy
+
+    def load(self, replicas, gateways, **options):
+        load = Load(replicas if isinstance(replicas, list) else [replicas], gateways, **options)
+        self.loads.append(load)
+        return load
+
+    def _add(self, process):
+        self.processes.append(process)
+        return process
+
+    def close(self):
+        """Stops everything; a shardd that had crashed, or does not end properly, fails the test."""
+        wrong = []
+        for load in self.loads:
+            load.stopping.set()
+        for process in reversed(self.processes):
+            if process.child is None:
+                continue
+            crashed = isinstance(process, Shardd) and (process.exit_code or 0) < 0 and process.exit_code != -9
+            code = process.stop()
+            if isinstance(process, Shardd) and (crashed or code not in (0, 1, 64, 78, -9)):
+                wrong.append(f"{process.name} ended with {code}")
+        for stub in self.stubs:
+            stub.stop()
+        assert not wrong, wrong
+
+    def logs(self):
+        """(name, end of the log) of every process."""
+        return [(process.name, process.log()[-6000:]) for process in self.processes]

@@ -1,0 +1,53 @@
+"""A real Pushgateway, its groups in memory only unless a file is given."""
+
+import json
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from .http import ask
+from .net import new_address, wait_until
+from .process import Process
+
+
+class Pushgateway(Process):
+    def __init__(self, directory, host=None, arguments=()):
+        self.address = new_address(host)
+        argv = [
+            "prometheus-pushgateway",
+            f"--web.listen-address={self.address.text}",
+            "--persistence.file=",
+            *arguments,
+        ]
+        super().__init__(f"pushgateway {self.address.text}", argv, directory / f"pushgateway-{self.address.text}.log")
+
+    def is_ready(self):
+        try:
+            return ask(self.address, "GET", "/-/ready", timeout=2).status == 200
+        except OSError:
+            return False
+
+    def wait_ready(self):
+        wait_until(self.is_ready, f"{self.name} is ready")
+        return self
+
+    def restart(self):
+        """Starts it anew on its address, with no groups."""
+        self.stop()
+        return self.start().wait_ready()
+
+    def metrics_text(self):
+        return ask(self.address, "GET", "/metrics").text
+
+    def samples(self):
+        """What is pushed: {(name, labels as a frozenset of pairs): value}, without the Pushgateway's own metrics."""
+        found = {}
+        for family in text_string_to_metric_families(self.metrics_text()):
+            for sample in family.samples:
+                if "job" in sample.labels:
+                    found[sample.name, frozenset(sample.labels.items())] = sample.value
+        return found
+
+    def groups(self):
+        """The grouping labels of every group, each a dictionary."""
+        data = json.loads(ask(self.address, "GET", "/api/v1/metrics").text)["data"]
+        return [group["labels"] for group in data]

@@ -1,0 +1,208 @@
+"""Real clients, unmodified, against shardd and real Pushgateways."""
+
+import gzip
+import os
+import pathlib
+import subprocess
+
+import prometheus_client
+import pytest
+
+from harness.http import ask
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture
+def shards(lab):
+    return lab.pushgateways(3)
+
+
+@pytest.fixture
+def replica(lab, shards):
+    return lab.shardd(shards)
+
+
+def holders(shards, **labels):
+    """The shards that have exactly this group."""
+    return [shard for shard in shards if labels in shard.groups()]
+
+
+GROUPING_KEYS = {
+    "plain": {"instance": "i1"},
+    "slashes": {"path": "/var/tmp", "instance": "a/b"},
+    "empty value": {"instance": "i1", "shard": ""},
+    "utf-8": {"city": "Zürich", "sign": "☃"},
+    "escapes": {"text": "100% of a+b c&d?e#f", "instance": "i1"},
+    "dots": {"text": "../..", "instance": "..."},
+}
+
+
+@pytest.mark.parametrize("name", GROUPING_KEYS)
+@pytest.mark.parametrize("job", ["batch", "/a/job with slashes", "ünïcode"])
+def test_python_client(shards, replica, name, job):
+    key = GROUPING_KEYS[name]
+    group = {"job": job, **{label: value for label, value in key.items() if value}}
+    registry = prometheus_client.CollectorRegistry()
+    gauge = prometheus_client.Gauge("client_value", "pushed by the Python client", registry=registry)
+
+    gauge.set(1)
+    prometheus_client.push_to_gateway(replica.address.text, job, registry, key)
+    (holder,) = holders_of(shards, group)
+    assert value_of(holder, "client_value", group) == 1
+
+    other = prometheus_client.CollectorRegistry()
+    prometheus_client.Gauge("added_value", "pushed later", registry=other).set(2)
+    prometheus_client.pushadd_to_gateway(replica.address.text, job, other, key)
+    assert holders_of(shards, group) == [holder]
+    assert value_of(holder, "client_value", group) == 1
+    assert value_of(holder, "added_value", group) == 2
+
+    prometheus_client.delete_from_gateway(replica.address.text, job, key)
+    assert holders_of(shards, group) == []
+
+
+def holders_of(shards, group):
+    """The shards with this group; a Pushgateway lists labels with empty values or leaves them out."""
+    return [
+        shard
+        for shard in shards
+        if any({name: value for name, value in have.items() if value} == group for have in shard.groups())
+    ]
+
+
+def value_of(shard, metric, group):
+    return next(
+        value for (name, labels), value in shard.samples().items() if name == metric and set(group.items()) <= labels
+    )
+
+
+def test_go_client_pushes_one_group_to_one_shard(lab, shards, replica, tmp_path):
+    """It orders the labels at random, which scatters a group over the shards of a path hash; and it pushes protobuf."""
+    binary = tmp_path / "pusher"
+    environment = {
+        **os.environ,
+        "GOPATH": "/usr/share/gocode",
+        "GO111MODULE": "off",
+        "GOFLAGS": "",
+        "CGO_ENABLED": "0",
+        "GOCACHE": str(pathlib.Path(HERE).parents[1] / ".build/go-cache"),
+    }
+    subprocess.run(["go", "build", "-o", binary, HERE / "clients/pusher.go"], env=environment, check=True, timeout=140)
+    result = subprocess.run(
+        [binary, replica.address.url, "100"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result
+    group = {"job": "go", "alpha": "1", "beta": "two/2", "gamma": "three", "delta": "four"}
+    (holder,) = holders(shards, **group)
+    assert [len(shard.groups()) for shard in shards if shard is not holder] == [0, 0]
+    assert value_of(holder, "go_pushes", group) == 100
+    assert replica.metric("shardd_shard_requests_total", shard=holder.address.text) == 100
+
+
+def curl(*arguments, stdin=b""):
+    """Runs curl; returns its output with the status appended on a line of its own."""
+    result = subprocess.run(
+        ["curl", "-sS", "--max-time", "20", "-w", "\n%{http_code}", *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 0, result
+    output, _, status = result.stdout.decode().rpartition("\n")
+    return int(status), output
+
+
+PATH = "/metrics/job/curl/instance/i1"
+GROUP = {"job": "curl", "instance": "i1"}
+
+
+def test_curl_put_post_delete(shards, replica):
+    url = replica.address.url + PATH
+    assert curl("-T", "-", url, "-H", "Transfer-Encoding:", "-H", "Content-Length: 4", stdin=b"a 1\n")[0] == 200
+    assert curl("--data-binary", "@-", url, stdin=b"b 2\n")[0] == 200
+    (holder,) = holders(shards, **GROUP)
+    assert {name for name, _ in holder.samples()} >= {"a", "b"}
+    assert curl("-X", "DELETE", url)[0] == 202
+    assert holders(shards, **GROUP) == []
+
+
+def test_curl_chunked(shards, replica):
+    # More than one chunk, so that joining them matters.
+    body = b"".join(b'chunked{number="%d"} %d\n' % (number, number) for number in range(5000))
+    status, text = curl(
+        "-H", "Transfer-Encoding: chunked", "--data-binary", "@-", replica.address.url + PATH, stdin=body
+    )
+    assert (status, text) == (200, "")
+    (holder,) = holders(shards, **GROUP)
+    assert sum(1 for name, _ in holder.samples() if name == "chunked") == 5000
+
+
+def test_curl_gzip(shards, replica):
+    body = gzip.compress(b"zipped 5\n")
+    status, _ = curl("-H", "Content-Encoding: gzip", "--data-binary", "@-", replica.address.url + PATH, stdin=body)
+    assert status == 200
+    (holder,) = holders(shards, **GROUP)
+    assert value_of(holder, "zipped", GROUP) == 5
+
+
+def test_curl_expect_100_continue(shards, replica):
+    status, trace = curl(
+        "-v",
+        "--stderr",
+        "-",
+        "-H",
+        "Expect: 100-continue",
+        "--expect100-timeout",
+        "15",
+        "--data-binary",
+        "@-",
+        replica.address.url + PATH,
+        stdin=b"expected 1\n",
+    )
+    assert status == 200
+    assert "HTTP/1.1 100 Continue" in trace
+    assert len(holders(shards, **GROUP)) == 1
+
+
+def test_curl_http_1_0(shards, replica):
+    status, trace = curl(
+        "-v", "--stderr", "-", "--http1.0", "--data-binary", "@-", replica.address.url + PATH, stdin=b"old 1\n"
+    )
+    assert status == 200
+    assert len(holders(shards, **GROUP)) == 1
+    assert "Connection #0 to host" not in trace or "left intact" not in trace
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/test/v1", "/api/v1/ring", "/api/v1/sd", PATH])
+def test_curl_head(replica, path):
+    status, head = curl("-I", replica.address.url + path)
+    assert status == 200
+    got = replica.ask("GET", path)
+    lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+    assert lines["Content-Type"] == got.header("Content-Type")
+    if path != "/metrics":
+        assert lines["Content-Length"] == got.header("Content-Length")
+
+
+def test_a_bad_push_gets_the_pushgateways_own_400(shards, replica):
+    status, text = curl("--data-binary", "@-", replica.address.url + PATH, stdin=b"this is not a metric\n")
+    assert status == 400
+    (holder,) = holders(shards, **GROUP)
+    assert (status, text) == curl("--data-binary", "@-", holder.address.url + PATH, stdin=b"this is not a metric\n")
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics/job/a/odd", "/metrics/job@base64/!!", "/metrics/job/", "/metrics/job/a/0bad/x"]
+)
+def test_a_bad_path_gets_the_pushgateways_own_answer(shards, replica, path):
+    ours = replica.push(path)
+    theirs = [shard for shard in shards if replica.placement(path) == shard.address.text]
+    direct = ask(theirs[0].address, "PUT", path, b"x 1\n")
+    assert (ours.status, ours.body, ours.header("Content-Type")) == (
+        direct.status,
+        direct.body,
+        direct.header("Content-Type"),
+    )
+    assert ours.status in (400, 404)
