@@ -89,7 +89,7 @@ def test_locate_tells_what_a_push_then_does(shards, replica):
         assert located["grouping_key"] == key
         assert len(located["hash"]) == 8 and int(located["hash"], 16) >= 0
         assert located["shard"] == replica.placement(path) == replica.locate_offline(path)[0]
-        assert located["next"] in {shard.address.text for shard in shards} - {located["shard"]}
+        assert located["next_shard"] in {shard.address.text for shard in shards} - {located["shard"]}
         assert replica.push(path).status == 200
         (holder,) = [shard for shard in shards if shard.groups()]
         assert holder.address.text == located["shard"]
