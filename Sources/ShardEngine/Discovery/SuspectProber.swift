@@ -43,8 +43,10 @@ final class SuspectProber {
         watch.probe = HealthProbe(watch.pool.shard, check: check, loop: loop, resolver: resolver) {
             [unowned self, unowned watch] outcome in
             if outcome == .healthy {
-                watches[watch.pool.shard] = nil
-                watch.pool.markUp()
+                // The watch ends with its entry.
+                let pool = watch.pool
+                watches[pool.shard] = nil
+                pool.markUp()
             } else {
                 watch.timer?.schedule(after: watch.backoff.next())
             }

@@ -102,6 +102,9 @@ final class HTTPServer {
     /// Open connections.
     var connectionCount: Int { count + newcomers.count }
 
+    /// Whether newcomers have to wait: then each connection ends with its next answer, and makes way for one of them.
+    var isFull: Bool { connectionCount >= limits.connections }
+
     /// Starts accepting on a socket that listens already.
     func start(_ listener: Listener) {
         self.listener = listener
@@ -127,14 +130,14 @@ final class HTTPServer {
     private func accept(_ base: OpaquePointer?) -> OpaquePointer? {
         let connection = InboundConnection(server: self, base: base)
         newcomers.append(connection)
-        if connectionCount >= limits.connections { makeRoom() }
+        if isFull { makeRoom() }
         return connection.bufferevent
     }
 
     /// At the limit a connection between requests makes way for the new one; when there is none, new ones wait.
     private func makeRoom() {
         var longestIdle: InboundConnection?
-        for case let connection? in connections where connection.phase == .idle {
+        for case let connection? in connections where connection.isDispensable {
             if let longest = longestIdle, longest.phaseStart <= connection.phaseStart { continue }
             longestIdle = connection
         }
@@ -202,7 +205,7 @@ final class HTTPServer {
     }
 
     private func acceptIfThereIsRoom() {
-        if connectionCount < limits.connections { listener?.resume() }
+        if isFull { makeRoom() } else { listener?.resume() }
     }
 
     private var sweepInterval: TimeSpan {

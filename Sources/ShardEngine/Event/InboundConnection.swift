@@ -163,7 +163,7 @@ final class InboundConnection {
         self.request = request
         enter(.outstanding)
         let (isLast, nameHeaders) = readConnectionHeaders()
-        closesAfterReply = isLast || server.isDraining
+        closesAfterReply = isLast
         hasConnectionHeaders = nameHeaders
         var write: bufferevent_data_cb?
         var event: bufferevent_event_cb?
@@ -174,6 +174,18 @@ final class InboundConnection {
         bufferevent_setcb(bufferevent, nil, write, event, context)
         bufferevent_setwatermark(bufferevent, Int16(EV_READ), 0, HTTPServer.readAheadLimit)
         bufferevent_enable(bufferevent, Int16(EV_READ))
+    }
+
+    /// Has the connection end with this answer where the server wants it back and no request waits behind this one.
+    func closeIfWanted() {
+        guard server.isDraining || server.isFull else { return }
+        if evbuffer_get_length(bufferevent_get_input(bufferevent)) == 0 { closesAfterReply = true }
+    }
+
+    /// Whether it may be closed to make room: it is between two requests, or has never sent any. The first request of a
+    /// new connection may be on its way, and no client would send it again.
+    var isDispensable: Bool {
+        phase == .idle && (repliedRequests > 0 || server.loop.now.since(phaseStart) >= server.limits.headerTimeout)
     }
 
     /// Sends a whole response and gives the request back to evhttp; `bytes` is a head with the right framing and a body.

@@ -136,7 +136,7 @@ class Load:
         """Ends the load; no answer may have been anything but 200 or 202."""
         self.stop()
         assert not self.failures, f"{len(self.failures)} of {self.pushes} pushes failed: {self.failures[:10]}"
-        assert self.pushes > 300 and self.witnessed > 10, (self.pushes, self.witnessed)
+        assert self.pushes > 100 and self.witnessed > 10, (self.pushes, self.witnessed)
 
     def check_readable(self):
         """After `check`: the last push of every group is on the shard that both kinds of locate name."""

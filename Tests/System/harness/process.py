@@ -1,6 +1,7 @@
 """A child process with its log in a file; it dies with this one, however this one ends."""
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -89,3 +90,12 @@ class Process:
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def next_descriptor(self):
+        """The number that the next descriptor it opens will have."""
+        used = set(os.listdir(f"/proc/{self.pid}/fd"))
+        return next(number for number in range(len(used) + 1) if str(number) not in used)
+
+    def limit_descriptors_to(self, number):
+        """Lowers or raises the limit while it runs: no descriptor of that number or above can be opened."""
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (number, 4096))
