@@ -1,0 +1,177 @@
+// The rules of discovery as values: Consul's index, its catalogue, backoff, the health of a fixed set of shards.
+import Testing
+
+@testable import ShardEngine
+
+@Suite struct ConsulIndexTests {
+    @Test func followsTheIndex() {
+        var index = ConsulIndex()
+        #expect(index.value == 0)
+        index.update("17")
+        #expect(index.value == 17)
+        index.update("17")
+        index.update("23")
+        #expect(index.value == 23)
+    }
+
+    @Test func startsAnewWhenTheIndexGoesBackwards() {
+        var index = ConsulIndex()
+        index.update("23")
+        index.update("5")
+        #expect(index.value == 0)
+        index.update("5")
+        #expect(index.value == 5)
+    }
+
+    @Test(arguments: ["0", nil, "", "x", "-3", "99999999999999999999999"])
+    func isNeverBelowOneAfterAnAnswer(header: String?) {
+        var index = ConsulIndex()
+        index.update(header)
+        #expect(index.value == 1)
+    }
+}
+
+@Suite struct ConsulCatalogTests {
+    private func entry(node: String, service: String, port: Int) -> String {
+        #"{"Node":{"Address":"\#(node)","Node":"n"},"Service":{"ID":"i","Address":"\#(service)","Port":\#(port)},"Checks":[]}"#
+    }
+
+    private func decode(_ entries: String...) -> [String]? {
+        decodeHealthyShards(Array("[\(entries.joined(separator: ","))]".utf8))?.map(\.text)
+    }
+
+    @Test func takesTheServicesAddressOrElseTheNodes() {
+        let shards = decode(
+            entry(node: "10.0.0.1", service: "10.0.0.9", port: 1),
+            entry(node: "10.0.0.1", service: "", port: 2)
+        )
+        #expect(shards == ["10.0.0.1:2", "10.0.0.9:1"])
+    }
+
+    @Test func bracketsIPv6() {
+        #expect(decode(entry(node: "fe80::1", service: "", port: 9091)) == ["[fe80::1]:9091"])
+        #expect(decode(entry(node: "a", service: "[::1]", port: 9091)) == ["[::1]:9091"])
+    }
+
+    @Test func takesOneOfTwoWithOneAddress() {
+        #expect(decode(entry(node: "a", service: "b", port: 1), entry(node: "c", service: "b", port: 1)) == ["b:1"])
+    }
+
+    @Test func knowsAnEmptyAnswer() {
+        #expect(decode() == [])
+    }
+
+    @Test(arguments: [
+        "", "null", "{}", "[1]", "[{}]", "<html>", "[{\"Node\":{\"Address\":\"a\"}}]",
+        "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b\",\"Port\":\"x\"}}]",
+        "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b c\",\"Port\":1}}]",
+        "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b\",\"Port\":0}}]",
+        "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b\",\"Port\":1}}",
+    ])
+    func refusesWhatIsNoCatalogue(body: String) {
+        #expect(decodeHealthyShards(Array(body.utf8)) == nil)
+    }
+}
+
+@Suite struct BackoffTests {
+    @Test func doublesUpToItsLimitWithJitter() {
+        var backoff = Backoff(first: .milliseconds(100), limit: .seconds(1))
+        for full: UInt64 in [100, 200, 400, 800, 1000, 1000] {
+            let wait = backoff.next()
+            #expect(wait >= .milliseconds(full / 2) && wait <= .milliseconds(full))
+        }
+        for _ in 0..<100 {
+            let wait = backoff.next()
+            #expect(wait <= .seconds(1))
+        }
+        backoff.reset()
+        let again = backoff.next()
+        #expect(again <= .milliseconds(100))
+    }
+
+    @Test func differsFromReplicaToReplica() {
+        let waits = (0..<20).map { _ in
+            var backoff = Backoff(first: .seconds(10), limit: .seconds(60))
+            return backoff.next()
+        }
+        #expect(Set(waits).count > 1)
+    }
+}
+
+/// A membership that expectations may change as they look at it.
+private final class Health {
+    private var membership: StaticMembership
+
+    init(shards: [ShardAddress], fall: Int, rise: Int) {
+        membership = StaticMembership(shards: shards, fall: fall, rise: rise)
+    }
+
+    var shards: [ShardAddress] { membership.shards }
+
+    func record(_ shard: ShardAddress, isHealthy: Bool) -> Bool { membership.record(shard, isHealthy: isHealthy) }
+
+    func replace(_ shards: [ShardAddress], fall: Int, rise: Int) {
+        membership.replace(shards, fall: fall, rise: rise)
+    }
+}
+
+@Suite struct StaticMembershipTests {
+    private let one = ShardAddress(host: "a", port: 1)
+    private let other = ShardAddress(host: "b", port: 1)
+
+    @Test func fallsAndRises() {
+        let membership = Health(shards: [one, other], fall: 2, rise: 3)
+        #expect(!membership.record(one, isHealthy: false))
+        #expect(membership.shards == [one, other])
+        #expect(membership.record(one, isHealthy: false))
+        #expect(membership.shards == [other])
+        #expect(!membership.record(one, isHealthy: true))
+        #expect(!membership.record(one, isHealthy: true))
+        // A failure in between starts the count again.
+        #expect(!membership.record(one, isHealthy: false))
+        #expect(!membership.record(one, isHealthy: true))
+        #expect(!membership.record(one, isHealthy: true))
+        #expect(membership.record(one, isHealthy: true))
+        #expect(membership.shards == [one, other])
+    }
+
+    @Test func aSuccessInBetweenForgivesAFailure() {
+        let membership = Health(shards: [one, other], fall: 2, rise: 1)
+        for _ in 0..<5 {
+            #expect(!membership.record(one, isHealthy: false))
+            #expect(!membership.record(one, isHealthy: true))
+        }
+        #expect(membership.shards == [one, other])
+    }
+
+    @Test func keepsTheLastShardsWhenAllFail() {
+        let membership = Health(shards: [one, other], fall: 1, rise: 1)
+        #expect(membership.record(one, isHealthy: false))
+        #expect(membership.record(other, isHealthy: false))
+        #expect(membership.shards == [other])
+        #expect(membership.record(one, isHealthy: true))
+        #expect(membership.shards == [one])
+    }
+
+    @Test func keepsTheHealthOfShardsThatStay() {
+        let membership = Health(shards: [one, other], fall: 1, rise: 1)
+        _ = membership.record(one, isHealthy: false)
+        let new = ShardAddress(host: "c", port: 1)
+        membership.replace([one, new], fall: 1, rise: 1)
+        #expect(membership.shards == [new])
+        membership.replace([one], fall: 1, rise: 1)
+        #expect(membership.shards == [one])
+    }
+}
+
+@Suite struct RegistrationTests {
+    @Test func namesServicesByHostAndPort() {
+        #expect(registrationID(ShardAddress(host: "10.0.0.1", port: 9091)) == "10.0.0.1_9091")
+        #expect(registrationID(ShardAddress(host: "::1", port: 9091)) == "::1_9091")
+    }
+
+    @Test func writesDurationsAsGoReadsThem() {
+        #expect(consulDuration(.seconds(5)) == "5000ms")
+        #expect(consulDuration(.milliseconds(250)) == "250ms")
+    }
+}
