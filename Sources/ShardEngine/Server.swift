@@ -52,7 +52,7 @@ public final class Server {
     private init(_ options: ServeOptions, _ configuration: Configuration) throws(ListenFailure) {
         self.options = options
         self.configuration = configuration
-        logLevel = LogLevelBox(options.logLevel)
+        logLevel = LogLevelBox(configuration.logLevel ?? options.logLevel)
         logger = Logger.standardError(format: options.logFormat, level: logLevel)
         signal(SIGPIPE, SIG_IGN)
         keepFreedMemory()
@@ -202,6 +202,7 @@ extension Server: AdminDelegate {
     private func apply(_ loaded: Configuration) {
         let hadVnodes = configuration.hash.vnodes
         configuration = loaded
+        logLevel.level = loaded.logLevel ?? options.logLevel
         worker.apply(loaded, descriptorLimit: Server.connectionLimit(descriptors, loaded))
         suspects.check = loaded.check
         discovery.apply(loaded)

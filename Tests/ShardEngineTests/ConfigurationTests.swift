@@ -31,6 +31,7 @@ import Yams
         let text = try String(contentsOfFile: Self.documented, encoding: .utf8)
         #expect(try Configuration.parse(text, file: "f") == expected)
         expected.consul = Configuration.Consul()
+        expected.logLevel = .info
         #expect(try Configuration.parse(Self.withOptionalKeys(text), file: "f") == expected)
     }
 
@@ -49,6 +50,7 @@ import Yams
             http_listen_addr: "[::1]:1"
             mode: redirect
             workers: 2
+            log: {level: debug}
             pushgateway: {port: 3, servers: [b, a:4, "[::1]:5", b, b:3]}
             hash: {vnodes: 6, key: path}
             consul_server:
@@ -75,6 +77,7 @@ import Yams
         expected.listen = .init(host: "::1", port: 1)
         expected.mode = .redirect
         expected.workers = 2
+        expected.logLevel = .debug
         expected.servers = [("::1", 5), ("a", 4), ("b", 3)].map { ShardAddress(host: $0.0, port: $0.1) }
         expected.hash = .init(vnodes: 6, key: .path)
         var consul = Configuration.Consul()

@@ -114,6 +114,8 @@ public struct Configuration: Equatable, Sendable {
     public var mode = Mode.forward
     /// Event loops, one thread each.
     public var workers = 1
+    /// The least severe entries to log; nil for what the command line says.
+    public var logLevel: LogLevel?
     /// The ring.
     public var hash = Hash()
     /// Health checks.

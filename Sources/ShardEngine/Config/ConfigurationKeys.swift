@@ -50,6 +50,7 @@ extension ConfigurationKey {
             .init("http_listen_addr", \.file.listen, .listenAddress),
             .init("mode", \.file.mode, .name()),
             .init("workers", \.file.workers, .integer(1...256)),
+            .init(optional: "log.level", \.file.logLevel, .name()),
             .init("pushgateway.port", \.serverPort, .integer(1...65535)),
             .init(optional: "pushgateway.servers", \.servers, .list(of: "addresses such as 10.0.0.1 or 10.0.0.1:9091")),
             .init("hash.vnodes", \.file.hash.vnodes, .integer(1...100_000)),

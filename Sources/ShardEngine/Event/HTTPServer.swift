@@ -30,7 +30,7 @@ final class HTTPServer {
     static let allowedMethods = "GET, HEAD, PUT, POST, DELETE"
 
     let loop: EventLoop
-    /// The limits in force; a new value holds for connections accepted from then on, times for all.
+    /// The limits in force; a new value holds from the next request of a connection on.
     var limits: InboundLimits
     let onRequest: (InboundConnection) -> Void
     let onRefusal: (Refusal) -> Void

@@ -113,6 +113,8 @@ final class InboundConnection {
 
     /// Shows the Gate what follows the first `offset` bytes of the input, and drops what it refuses.
     private func check(_ input: OpaquePointer, from offset: Int) {
+        // A reload changes the limits of the next request.
+        if gate.isBetweenRequests { gate.limits = server.limits.gate }
         var position = evbuffer_ptr()
         evbuffer_ptr_set(input, &position, offset, EVBUFFER_PTR_SET)
         var piece = iovec()
