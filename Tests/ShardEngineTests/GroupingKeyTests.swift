@@ -138,6 +138,8 @@ private func base64(_ text: String, padding: Bool = false) -> String {
         "/metrics/job/x/b/2/a/%", "/metrics/job/x/b/2/a/%1", "/metrics/job/x/b/2/a/%zz", "/metrics/job/x/%zz/2/a/1",
         "/metrics/job/x/b/%31/a/%4", "/metrics/job/x/b/2/a/\u{1}", "/metrics/job/x/b/2/a/\u{7F}",
         "/metrics/job/x/b/%31/a/\n", "/metrics/job/\t/b/2/a/1", "/metrics/job/x/\t/2/a/1",
+        // The mux looks at the decoded path where a byte should have been encoded.
+        "/metrics/job/%2e/b/#", "/metrics/job/x/b/\u{E9}/a/%2E%2e", "/metrics/job/x/a/%2Fb/\"",
         "/metrics/job/%2Fb/2/a/1", "/metrics/job/x/%2Fb/2/a/1", "/metrics/job/x/%2F",
         "/metrics/job/x/b/2/__a/1", "/metrics/job/x/b/2/__/1", "/metrics/job/x/b/2/%5F_a/1",
         "/metrics/job/x/b/2/__a@base64/MQ", "/metrics/job/x/b/2/@base64/MQ", "/metrics/job/x/b/2/a@base64/M",

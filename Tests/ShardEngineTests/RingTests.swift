@@ -225,6 +225,33 @@ private struct PlainRing {
         #expect(counts == [200, 1, 30, 0])
     }
 
+    /// A timer of a millisecond goes on firing: no pause is anything like as long as building takes.
+    @Test func aLargeRingDoesNotHoldUpTheLoop() {
+        let loop = EventLoop()
+        let builder = RingBuilder(mailbox: loop.mailbox)
+        let start = MonotonicTime.now()
+        var last = start
+        var longestPause = TimeSpan.zero
+        var tick: ShardEngine.Timer?
+        func look() {
+            let now = MonotonicTime.now()
+            longestPause = max(longestPause, now.since(last))
+            last = now
+            tick?.schedule(after: .milliseconds(1))
+        }
+        tick = ShardEngine.Timer(loop: loop, look)
+        look()
+        var duration = TimeSpan.zero
+        builder.build(shards: shards(0..<3000), vnodes: 500) { _ in
+            look()
+            duration = MonotonicTime.now().since(start)
+            loop.stop()
+        }
+        loop.run()
+        #expect(duration > .zero)
+        #expect(longestPause.seconds < duration.seconds / 2, "\(longestPause.seconds) of \(duration.seconds) s")
+    }
+
     @Test func aBuilderThatHasGoneCallsNobody() {
         let loop = EventLoop()
         var builder: RingBuilder? = RingBuilder(mailbox: loop.mailbox)

@@ -9,6 +9,7 @@ import pytest
 
 from harness import shardd
 from harness.lab import Lab
+from harness.pushgateway import NEWEST as NEWEST_PUSHGATEWAY
 
 sys.dont_write_bytecode = True
 SECONDS_PER_TEST = 150
@@ -17,7 +18,11 @@ SECONDS_PER_TEST = 150
 def pytest_sessionstart():
     """A missing part is a failure of the whole run, never a skip."""
     consul = os.access(shardd.ROOT / ".build/tools/consul", os.X_OK) or shutil.which("consul")
-    parts = {"shardd (make build)": os.access(shardd.BINARY, os.X_OK), "consul (scripts/install-deps consul)": consul}
+    parts = {
+        "shardd (make build)": os.access(shardd.BINARY, os.X_OK),
+        "consul (scripts/install-deps consul)": consul,
+        "Pushgateway 1.11 (scripts/install-deps oracle)": os.access(NEWEST_PUSHGATEWAY, os.X_OK),
+    }
     for program in ("prometheus-pushgateway", "prometheus", "promtool", "go", "curl", "setpriv", "prlimit"):
         parts[f"{program} (scripts/install-deps test)"] = shutil.which(program)
     missing = [part for part, is_there in parts.items() if not is_there]

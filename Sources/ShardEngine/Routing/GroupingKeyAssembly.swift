@@ -34,7 +34,7 @@ struct GroupingKeyAssembly: ~Copyable {
             decoded.append(raw)
         case .escaped:
             decoded.reset(keeping: GroupingKeyAssembly.keptLength)
-            guard isCleanPath(raw), percentDecode(raw, into: &decoded),
+            guard percentDecode(raw, into: &decoded), isTaken(raw: raw, decoded: decoded.readable),
                 parts.scan(decoded.readable, isRaw: false) == .scanned
             else { return nil }
             guard parts.isEncoded else { return plainKey(decoded.readable) }

@@ -24,9 +24,13 @@ public final class GroupingKeyParser {
 
     /// Whether the path, decoded, begins with `/metrics/job/` or `/metrics/job@base64/`: whether it is a push's.
     public func isPushPath(_ path: UnsafeRawBufferPointer) -> Bool {
+        let length = PushPath.prefix.utf8CodeUnitCount
+        if begins(path, at: 0, with: PushPath.prefix), path.count > length, path[length] == PathByte.slash {
+            return true
+        }
         guard path.first == PathByte.slash else { return false }
         var offset = 0
-        for wanted in UnsafeBufferPointer(start: PushPath.prefix.utf8Start, count: PushPath.prefix.utf8CodeUnitCount) {
+        for wanted in UnsafeBufferPointer(start: PushPath.prefix.utf8Start, count: length) {
             guard decodedByte(path, &offset) == wanted else { return false }
         }
         let next = decodedByte(path, &offset)

@@ -10,6 +10,8 @@ enum PathByte {
     static let digit: UInt8 = 0x61
     static let letter: UInt8 = 0x62
     static let other: UInt8 = 0x6F
+    /// What a URL should not have without percent-encoding, by `validEncoded` of Go's net/url.
+    static let unencoded: UInt8 = 0x75
 
     /// A letter or `_`, with which a label name may begin, or a digit, with which it may go on.
     @inline(__always)
@@ -23,11 +25,11 @@ enum PathByte {
 /// The class of each byte; a string, because that is constant data which needs no set-up.
 private let classes: StaticString = """
     !!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!\
-    ooooo%ooooooooo/aaaaaaaaaaoooooo\
-    obbbbbbbbbbbbbbbbbbbbbbbbbboooob\
-    obbbbbbbbbbbbbbbbbbbbbbbbbboooo!\
-    oooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooo\
-    oooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooo
+    uouuo%ooooooooo/aaaaaaaaaaoououu\
+    obbbbbbbbbbbbbbbbbbbbbbbbbbououb\
+    ubbbbbbbbbbbbbbbbbbbbbbbbbbuuuo!\
+    uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu\
+    uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu
     """
 
 /// The class of a byte, one of `PathByte`'s.
@@ -36,22 +38,31 @@ func pathByteClass(_ byte: UInt8) -> UInt8 {
     classes.utf8Start[Int(byte)]
 }
 
-/// Whether Go's HTTP server takes the path as it is: without control bytes, which it answers 400, and without empty,
-/// `.` and `..` segments, for which its ServeMux answers 301. (An empty last segment, a slash at the end, is fine.)
+/// Whether Go's HTTP server takes a path that has escapes: without control bytes, which it answers 400, and without
+/// segments for which its ServeMux answers 301.
 ///
-/// Since Go 1.22 the mux looks at the path before decoding, so that %2F%2F and %2E pass; before, it looked after.
-/// Taking what either takes does no harm: the older ones store nothing for the rest.
-func isCleanPath(_ path: UnsafeRawBufferPointer) -> Bool {
-    guard let first = path.first, first == PathByte.slash else { return false }
-    var segmentStart = 1
-    for offset in 1..<path.count {
-        switch pathByteClass(path[offset]) {
+/// Since Go 1.22 the mux looks at the path as it came, so that %2F%2F and %2E pass, unless something in it should have
+/// been encoded; then, and always before 1.22, it looks at the decoded one. Taking more than the older ones take does
+/// no harm.
+func isTaken(raw: UnsafeRawBufferPointer, decoded: UnsafeRawBufferPointer) -> Bool {
+    var isWellEncoded = true
+    for byte in raw {
+        switch pathByteClass(byte) {
         case PathByte.control: return false
-        case PathByte.slash:
-            if offset == segmentStart || isDots(path[segmentStart..<offset]) { return false }
-            segmentStart = offset + 1
+        case PathByte.unencoded: isWellEncoded = false
         default: break
         }
+    }
+    return hasCleanSegments(isWellEncoded ? raw : decoded)
+}
+
+/// Whether the path begins with a slash and has no empty segment but the last, and none that is `.` or `..`.
+private func hasCleanSegments(_ path: UnsafeRawBufferPointer) -> Bool {
+    guard path.first == PathByte.slash else { return false }
+    var segmentStart = 1
+    for offset in 1..<path.count where path[offset] == PathByte.slash {
+        if offset == segmentStart || isDots(path[segmentStart..<offset]) { return false }
+        segmentStart = offset + 1
     }
     return !isDots(path[segmentStart..<path.count])
 }

@@ -1,12 +1,16 @@
 """A real Pushgateway, its groups in memory only unless a file is given."""
 
 import json
+import pathlib
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from .http import ask
 from .net import new_address, wait_until
 from .process import Process
+
+# A later one than is installed, for what later ones do otherwise.
+NEWEST = pathlib.Path(__file__).parents[3] / ".build/tools/prometheus-pushgateway"
 
 
 class Pushgateway(Process):
