@@ -65,7 +65,8 @@ class Demo:
 
     def leaves_nothing(self):
         wait_until(lambda: not children_of(self.marker), "no process is left")
-        assert list(self.temporary.iterdir()) == []
+        # Swift's own build leaves files of its own there.
+        assert list(self.temporary.glob("shardd-run.*")) == []
 
     def end(self):
         if self.child.poll() is None:

@@ -90,8 +90,10 @@ final class ConsulDiscovery {
 
     private func answered(_ response: HTTPResponse) {
         let known = index
-        index.update(response.header("X-Consul-Index"))
-        if index.value == 0, known.value > 0 { lostState() }
+        let header = response.header("X-Consul-Index")
+        index.update(header)
+        // An answer without an index is not Consul's own, and tells nothing of its state.
+        if header != nil, index.value == 0, known.value > 0 { lostState() }
         let body = response.body
         if body == lastBody { return named(lastShards) }
         // Decoding the answer for a thousand shards takes tens of milliseconds: not on the loop.
