@@ -1,6 +1,7 @@
 """Membership by a real Consul agent: every way in and out of the ring, each under a constant load of pushes."""
 
 import signal
+import subprocess
 
 import pytest
 
@@ -236,6 +237,51 @@ def test_basic_auth(lab):
     stranger = lab.shardd(shards, consul=proxy)
     wait_until(lambda: proxy.refused > 0, "the proxy turns a stranger away")
     assert stranger.ring()["source"] == "config"
+
+
+def certify(folder, name, host):
+    """Makes a certificate for a host that signs itself; returns its file and the key's."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={name}"]
+        + ["-addext", f"subjectAltName=IP:{host},DNS:{name}.test", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+def test_tls(lab, tmp_path, monkeypatch):
+    consul = lab.consul()
+
+    def restart_with(certificate, key):
+        consul.stop()
+        consul.argv[-1] = f'-hcl=ports {{ https = 8501 }} cert_file = "{certificate}" key_file = "{key}"'
+        consul.start().wait_ready()
+
+    certificate, key = certify(tmp_path, "agent", consul.address.host)
+    stranger, _ = certify(tmp_path, "stranger", consul.address.host)
+    restart_with(certificate, key)
+    shards = lab.pushgateways(2)
+    url = f"https://{consul.address.host}:8501"
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    replica = lab.shardd(shards, consul=consul, consul_server={"addr": url})
+    wait_until(lambda: replica.ring()["source"] == "consul", "the ring comes from Consul over TLS")
+    assert consul.passing() == texts(shards)
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(stranger))
+    wary = lab.shardd(shards, consul=consul, consul_server={"addr": url})
+    wait_until(lambda: "certificate is not trusted" in wary.log(), "a stranger's certificate is refused, and said so")
+    assert wary.ring()["source"] == "config"
+
+    # Trusted, but for another host.
+    other, other_key = certify(tmp_path, "other", "127.9.9.9")
+    restart_with(other, other_key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(other))
+    misled = lab.shardd(shards, consul=consul, consul_server={"addr": url})
+    wait_until(lambda: "certificate is not trusted" in misled.log(), "another host's certificate is refused")
+    assert misled.ring()["source"] == "config"
 
 
 @pytest.mark.parametrize("fault", [500, 429, 403, "garbage", "slow", "close"])
