@@ -94,6 +94,7 @@ def test_locate_tells_what_a_push_then_does(shards, replica):
         (holder,) = [shard for shard in shards if shard.groups()]
         assert holder.address.text == located["shard"]
         assert replica.ask("DELETE", path).status == 202
+        wait_until(lambda: not holder.groups(), "the group is gone")
 
 
 def test_locate_without_a_path_is_400(replica):
