@@ -4,10 +4,13 @@ The shard is a recording stub where the bytes that it received matter: a real Pu
 """
 
 import gzip
+import time
 
 import pytest
 
 from harness.http import Connection, ask
+from harness.net import wait_until
+from harness.stub import OK
 
 PATH = "/metrics/job/a/instance/b"
 
@@ -232,3 +235,42 @@ def test_pipelined_clients_are_answered_in_order(replica, stub):
         answers = [connection.read() for _ in range(count)]
     assert [answer.text for answer in answers] == [f"/metrics/job/a/n/{number}" for number in range(count)]
     assert {answer.status for answer in answers} == {200}
+
+
+def test_an_http_1_0_client_may_keep_its_connection(replica, stub):
+    with Connection(replica.address) as connection:
+        for number in range(3):
+            connection.send(
+                f"PUT /metrics/job/a/n/{number} HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\nx 1\n".encode()
+            )
+            answer = connection.read()
+            assert (answer.status, answer.header("Connection")) == (200, "keep-alive")
+    assert len(stub.requests) == 3
+
+
+def test_a_client_that_reads_slowly_gets_all_of_a_long_answer(lab):
+    body = bytes(number * 11 % 256 for number in range(1009)) * 15000
+    replica = lab.shardd(
+        [lab.stub(lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)]
+    )
+    with Connection(replica.address) as slow:
+        slow.request("PUT", PATH, b"x 1\n")
+        # Longer than what the sockets hold.
+        time.sleep(0.5)
+        # Others do not wait for it.
+        assert replica.push(PATH).body == body
+        assert slow.read().body == body
+        assert slow.ask("PUT", PATH, b"y 2\n").body == body
+
+
+def test_a_large_body_holds_up_no_small_one(lab):
+    """A stub that takes its time with large bodies: on one connection the small pushes would wait behind them."""
+    stub = lab.stub(lambda request: (time.sleep(1) if len(request.body) > 100_000 else None) or OK)
+    replica = lab.shardd([stub])
+    with Connection(replica.address) as large:
+        large.request("PUT", PATH, bytes(5_000_000))
+        wait_until(lambda: any(len(request.body) > 100_000 for request in stub.requests), "the large one has arrived")
+        began = time.monotonic()
+        assert [replica.push(PATH).status for _ in range(20)] == [200] * 20
+        assert time.monotonic() - began < 0.5
+        assert large.read().status == 200

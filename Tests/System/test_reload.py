@@ -114,3 +114,19 @@ def test_vnodes_and_key_change_placement_as_a_fresh_start_would(lab):
     fresh = lab.shardd(shards, hash={"vnodes": 50, "key": "path"})
     assert [replica.placement(path) for path in paths] == [fresh.placement(path) for path in paths]
     assert replica.ring()["key"] == "path"
+
+
+def test_consul_settings_change(lab):
+    consul = lab.consul()
+    shards = lab.pushgateways(3)
+    for shard in shards[:2]:
+        consul.register(shard.address, name="one")
+    consul.register(shards[2].address, name="two")
+    settings = {"addr": consul.address.text, "register": False, "poll_interval": "200ms"}
+    replica = lab.shardd(shards[:1], arguments=["--web.enable-lifecycle"])
+    assert (replica.shards(), replica.ring()["source"]) == (texts(shards[:1]), "static")
+    for name, members in (("one", shards[:2]), ("two", shards[2:])):
+        replica.change_config(consul_server={**settings, "register_service_name": name})
+        by_request(replica)
+        wait_until(lambda: replica.shards() == texts(members), f"the ring is the instances of {name}")
+    assert replica.ring()["source"] == "consul"
