@@ -20,6 +20,9 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
 /// A descriptor that other threads can make readable; -1 when there is none left.
@@ -33,6 +36,83 @@ static inline struct evkeyval *shardd_first_header(const struct evkeyvalq *heade
 /// Tells the server, in the handshake, which host is meant (a macro in OpenSSL).
 static inline int shardd_set_server_name(SSL *ssl, const char *host) {
   return (int)SSL_set_tlsext_host_name(ssl, host);
+}
+
+// libevent's allocations, from lists of free blocks. evhttp makes about fifty small ones for each request, all of which it
+// frees at its end: too many at a time for malloc's own cache. Each thread has its own lists; a block that another thread
+// frees goes over to that one's. Of each size a mebibyte is kept. A block's size class stands in front of it.
+
+enum {
+  SHARDD_BLOCK_HEADER = 16,
+  SHARDD_BLOCK_STEP = 64,
+  SHARDD_BLOCK_CLASSES = 72,
+  SHARDD_BYTES_KEPT = 1 << 20
+};
+
+struct shardd_free_list {
+  void *first;
+  size_t count;
+};
+
+static inline struct shardd_free_list *shardd_free_list_of(size_t class) {
+  static __thread struct shardd_free_list lists[SHARDD_BLOCK_CLASSES];
+  return &lists[class];
+}
+
+static inline void *shardd_allocate(size_t size) {
+  size_t class = size == 0 ? 1 : (size + SHARDD_BLOCK_STEP - 1) / SHARDD_BLOCK_STEP;
+  void *block;
+  if (class < SHARDD_BLOCK_CLASSES) {
+    struct shardd_free_list *list = shardd_free_list_of(class);
+    block = list->first;
+    if (block) {
+      list->first = *(void **)block;
+      list->count--;
+      return block;
+    }
+    size = class * SHARDD_BLOCK_STEP;
+  } else {
+    class = SHARDD_BLOCK_CLASSES;
+  }
+  block = malloc(size + SHARDD_BLOCK_HEADER);
+  if (!block) return NULL;
+  *(size_t *)block = class;
+  return (char *)block + SHARDD_BLOCK_HEADER;
+}
+
+static inline void shardd_deallocate(void *block) {
+  if (!block) return;
+  size_t class = *(size_t *)((char *)block - SHARDD_BLOCK_HEADER);
+  if (class < SHARDD_BLOCK_CLASSES) {
+    struct shardd_free_list *list = shardd_free_list_of(class);
+    if (list->count < SHARDD_BYTES_KEPT / (class * SHARDD_BLOCK_STEP)) {
+      *(void **)block = list->first;
+      list->first = block;
+      list->count++;
+      return;
+    }
+  }
+  free((char *)block - SHARDD_BLOCK_HEADER);
+}
+
+static inline void *shardd_reallocate(void *block, size_t size) {
+  if (!block) return shardd_allocate(size);
+  size_t class = *(size_t *)((char *)block - SHARDD_BLOCK_HEADER);
+  if (class < SHARDD_BLOCK_CLASSES) {
+    if (size <= class * SHARDD_BLOCK_STEP) return block;
+    void *larger = shardd_allocate(size);
+    if (!larger) return NULL;
+    memcpy(larger, block, class * SHARDD_BLOCK_STEP);
+    shardd_deallocate(block);
+    return larger;
+  }
+  char *moved = (char *)realloc((char *)block - SHARDD_BLOCK_HEADER, size + SHARDD_BLOCK_HEADER);
+  return moved ? moved + SHARDD_BLOCK_HEADER : NULL;
+}
+
+/// Has libevent allocate from the lists above; before it allocates anything.
+static inline void shardd_use_free_lists(void) {
+  event_set_mem_functions(shardd_allocate, shardd_reallocate, shardd_deallocate);
 }
 
 #endif

@@ -55,12 +55,12 @@ struct Gate {
     var chunkDigits = 0
 
     private var word = ShortWord()
-    private var method = Method.get
-    private var isHTTP11 = false
+    var method = Method.get
+    var isHTTP11 = false
     private var header = Header.other
-    private var contentLength = -1
+    var contentLength = -1
     private var isChunked = false
-    private var hasHost = false
+    var hasHost = false
     private var hasExpect = false
     private var isStartOfTarget = false
 
@@ -114,6 +114,12 @@ struct Gate {
     private mutating func readRun(_ bytes: UnsafeRawBufferPointer, from index: Int) -> Int {
         let run: Int
         switch place {
+        case .method where headBytes == 0:
+            let line = readRequestLine(bytes, from: index)
+            if line > 0 { return line }
+            run = tokenRun(of: bytes, from: index)
+        case .headLine:
+            return readHeaders(bytes, from: index)
         case .target where !isStartOfTarget:
             return visibleRun(of: bytes, from: index)
         case .value where header == .other || header == .host:
@@ -169,9 +175,7 @@ struct Gate {
 
     private mutating func readMethod(_ byte: UInt8) -> Refusal? {
         guard byte == 0x20, word.length > 0 else { return Refusal(400, "bad request: malformed method") }
-        guard let known = Method.allCases.first(where: { word.equals($0.name) }) else {
-            return Refusal(405, "method not allowed")
-        }
+        guard let known = word.withBytes({ Method($0) }) else { return Refusal(405, "method not allowed") }
         method = known
         place = .target
         isStartOfTarget = true

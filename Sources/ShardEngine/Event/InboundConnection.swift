@@ -20,7 +20,7 @@ final class InboundConnection {
         case idle, head, body, outstanding, writing, lingering
     }
 
-    unowned let server: HTTPServer
+    unowned(unsafe) let server: HTTPServer
     let bufferevent: OpaquePointer
     /// evhttp's connection; nil before this object is adopted and after evhttp has closed it.
     private(set) var connection: OpaquePointer?

@@ -13,8 +13,10 @@ func raiseDescriptorLimit() -> Int {
     return Int(clamping: min(limit.rlim_cur, 1 << 30))
 }
 
-/// Keeps memory that large bodies need, instead of giving it back to the system and asking again for each.
+/// Keeps freed memory at hand, for the next request and its body, instead of giving it back and asking again each time.
+/// To be called before anything of libevent's is made.
 func keepFreedMemory() {
+    shardd_use_free_lists()
     mallopt(M_TRIM_THRESHOLD, 64 << 20)
     mallopt(M_MMAP_THRESHOLD, 8 << 20)
     mallopt(M_TOP_PAD, 1 << 20)

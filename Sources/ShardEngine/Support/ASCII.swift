@@ -74,8 +74,9 @@ func printableRun(of bytes: UnsafeRawBufferPointer, from index: Int) -> Int {
 
 /// How many bytes from `index` on are token bytes.
 func tokenRun(of bytes: UnsafeRawBufferPointer, from index: Int) -> Int {
+    guard let base = bytes.baseAddress else { return 0 }
     var end = index
-    while end < bytes.count, isTokenByte(bytes[end]) { end += 1 }
+    while end < bytes.count, isTokenByte(base.load(fromByteOffset: end, as: UInt8.self)) { end += 1 }
     return end - index
 }
 
@@ -86,10 +87,11 @@ struct ShortWord {
     private var storage: (UInt64, UInt64, UInt64) = (0, 0, 0)
 
     mutating func append(_ bytes: UnsafeRawBufferPointer) {
-        if length + bytes.count <= 24 {
+        if length + bytes.count <= 24, let source = bytes.baseAddress {
             let start = length
             withUnsafeMutableBytes(of: &storage) { storage in
-                for index in 0..<bytes.count { storage[start + index] = bytes[index] }
+                guard let target = storage.baseAddress else { return }
+                memcpy(target + start, source, bytes.count)
             }
         }
         length += bytes.count
@@ -101,25 +103,32 @@ struct ShortWord {
 
     /// Whether it is the word, which has at most 24 bytes.
     func equals(_ word: StaticString) -> Bool {
-        guard length == word.utf8CodeUnitCount else { return false }
-        return withUnsafeBytes(of: storage) { storage in
-            (0..<length).allSatisfy { storage[$0] == word.utf8Start[$0] }
-        }
+        withBytes { ShardEngine.equals($0, word) }
     }
 
     /// Whether it is the word, in lower case and at most 24 bytes, when case does not count.
     func equalsIgnoringCase(_ word: StaticString) -> Bool {
-        guard length == word.utf8CodeUnitCount else { return false }
-        return withUnsafeBytes(of: storage) { storage in
-            (0..<length).allSatisfy { asciiLowercase(storage[$0]) == word.utf8Start[$0] }
-        }
+        withBytes { ShardEngine.equalsIgnoringCase($0, word) }
     }
+
+    /// Calls `body` with the bytes; with none when there were too many to keep.
+    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        withUnsafeBytes(of: storage) { body(UnsafeRawBufferPointer(rebasing: $0[..<(length <= 24 ? length : 0)])) }
+    }
+}
+
+/// Whether the bytes are the word.
+@inline(__always)
+func equals(_ bytes: UnsafeRawBufferPointer, _ word: StaticString) -> Bool {
+    guard bytes.count == word.utf8CodeUnitCount, let base = bytes.baseAddress else { return false }
+    return memcmp(base, word.utf8Start, bytes.count) == 0
 }
 
 /// Whether the bytes spell the word, whatever their case; the word is in lower case.
 func equalsIgnoringCase(_ bytes: UnsafeRawBufferPointer, _ word: StaticString) -> Bool {
     guard bytes.count == word.utf8CodeUnitCount else { return false }
-    for (index, byte) in bytes.enumerated() where asciiLowercase(byte) != word.utf8Start[index] { return false }
+    let expected = word.utf8Start
+    for index in 0..<bytes.count where asciiLowercase(bytes[index]) != expected[index] { return false }
     return true
 }
 

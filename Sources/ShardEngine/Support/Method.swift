@@ -18,6 +18,21 @@ public enum Method: UInt8, CaseIterable, Sendable {
         }
     }
 
+    /// The method of that name; pushes first, since nearly all requests are.
+    init?(_ name: UnsafeRawBufferPointer) {
+        switch name.count {
+        case 4 where equals(name, "POST"): self = .post
+        case 3 where equals(name, "PUT"): self = .put
+        case 6 where equals(name, "DELETE"): self = .delete
+        case 3 where equals(name, "GET"): self = .get
+        case 4 where equals(name, "HEAD"): self = .head
+        case 7 where equals(name, "OPTIONS"): self = .options
+        case 5 where equals(name, "PATCH"): self = .patch
+        case 5 where equals(name, "TRACE"): self = .trace
+        default: return nil
+        }
+    }
+
     /// Whether evhttp reads a body after this method's head.
     var mayHaveBody: Bool {
         switch self {

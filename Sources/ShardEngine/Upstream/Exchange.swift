@@ -3,7 +3,7 @@
 
 /// One request and its reply; confined to its worker's loop.
 final class Exchange {
-    unowned let forwarder: Forwarder
+    unowned(unsafe) let forwarder: Forwarder
     /// The client; nil once it is gone or has its answer.
     private(set) var connection: InboundConnection?
     /// The ring that the push was looked up on, and the pools behind it.

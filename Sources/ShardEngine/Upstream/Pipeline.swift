@@ -9,7 +9,7 @@ final class Pipeline {
         case connecting, open, closed
     }
 
-    unowned let pool: ShardPool
+    unowned(unsafe) let pool: ShardPool
     private(set) var state = State.connecting
     /// Exchanges that have been handed over, in the order in which their answers will come.
     private(set) var exchanges = Deque<Exchange>()

@@ -193,6 +193,7 @@ struct ResponseParser: ~Copyable {
         var end = colon
         repeat { end += 1 + printableRun(of: line, from: end + 1) } while end < line.count && line[end] == 0x09
         guard end >= line.count else { return "a header of it is malformed" }
+        // Nearly all headers are neither framing nor of the connection, and their names' lengths tell.
         guard isHopByHop(name) else { return nil }
         let value = UnsafeRawBufferPointer(rebasing: line[(colon + 1)...])
         if equalsIgnoringCase(name, "content-length") {

@@ -9,7 +9,7 @@ import Glibc
 /// Connections and queue of one shard; loop-confined.
 final class ShardPool {
     let shard: ShardAddress
-    unowned let forwarder: Forwarder
+    unowned(unsafe) let forwarder: Forwarder
     let metrics = ShardMetrics()
     /// Whether it refused a connection and has not answered since.
     private(set) var isSuspect = false
