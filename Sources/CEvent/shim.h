@@ -44,8 +44,8 @@ static inline int shardd_set_server_name(SSL *ssl, const char *host) {
 
 enum {
   SHARDD_BLOCK_HEADER = 16,
-  SHARDD_BLOCK_STEP = 64,
-  SHARDD_BLOCK_CLASSES = 72,
+  SHARDD_BLOCK_STEP = 32,
+  SHARDD_BLOCK_CLASSES = 146,
   SHARDD_BYTES_KEPT = 1 << 20
 };
 
@@ -59,8 +59,13 @@ static inline struct shardd_free_list *shardd_free_list_of(size_t class) {
   return &lists[class];
 }
 
+/// The size of a block with its header, in steps.
+static inline size_t shardd_block_class(size_t size) {
+  return (size + SHARDD_BLOCK_HEADER + SHARDD_BLOCK_STEP - 1) / SHARDD_BLOCK_STEP;
+}
+
 static inline void *shardd_allocate(size_t size) {
-  size_t class = size == 0 ? 1 : (size + SHARDD_BLOCK_STEP - 1) / SHARDD_BLOCK_STEP;
+  size_t class = shardd_block_class(size);
   void *block;
   if (class < SHARDD_BLOCK_CLASSES) {
     struct shardd_free_list *list = shardd_free_list_of(class);
@@ -70,11 +75,11 @@ static inline void *shardd_allocate(size_t size) {
       list->count--;
       return block;
     }
-    size = class * SHARDD_BLOCK_STEP;
+    block = malloc(class * SHARDD_BLOCK_STEP);
   } else {
     class = SHARDD_BLOCK_CLASSES;
+    block = malloc(size + SHARDD_BLOCK_HEADER);
   }
-  block = malloc(size + SHARDD_BLOCK_HEADER);
   if (!block) return NULL;
   *(size_t *)block = class;
   return (char *)block + SHARDD_BLOCK_HEADER;
@@ -99,10 +104,11 @@ static inline void *shardd_reallocate(void *block, size_t size) {
   if (!block) return shardd_allocate(size);
   size_t class = *(size_t *)((char *)block - SHARDD_BLOCK_HEADER);
   if (class < SHARDD_BLOCK_CLASSES) {
-    if (size <= class * SHARDD_BLOCK_STEP) return block;
+    size_t room = class * SHARDD_BLOCK_STEP - SHARDD_BLOCK_HEADER;
+    if (size <= room) return block;
     void *larger = shardd_allocate(size);
     if (!larger) return NULL;
-    memcpy(larger, block, class * SHARDD_BLOCK_STEP);
+    memcpy(larger, block, room);
     shardd_deallocate(block);
     return larger;
   }
