@@ -1,6 +1,7 @@
 // A strict reader of HTTP/1.1 framing that sees an inbound connection's bytes before evhttp does.
 // evhttp lets through much that another server would read differently; what the Gate refuses never becomes a request.
-// InboundConnection feeds it every byte that arrives and acts on its refusal. The body's part is in GateBody.swift.
+// InboundConnection feeds it every byte that arrives and acts on its refusal. GateLines.swift has its quick way through a
+// head, GateBody.swift the body's part.
 
 /// Why a request, or the connection it came on, is turned away before any shard hears of it.
 struct Refusal: Equatable {
@@ -42,10 +43,6 @@ struct Gate {
 
     var limits: Limits
     var place = Place.method
-    /// How many requests have been seen to their last byte.
-    private(set) var completedRequests: UInt64 = 0
-    /// How many bytes have been read since the last request that is complete.
-    private(set) var unfinishedBytes = 0
     /// Bytes of the present head, or of the present body's trailers.
     var headBytes = 0
     /// Bytes of the present body so far (chunked), or that are still to come (sized).
@@ -74,12 +71,18 @@ struct Gate {
     /// Whether the head of the present request is complete and its body is not.
     var isInBody: Bool { place.rawValue >= Place.sizedBody.rawValue && place != .refused }
 
-    /// Reads the next bytes of the connection; returns why it must be closed, once it must.
-    mutating func read(_ bytes: UnsafeRawBufferPointer) -> Refusal? {
-        defer { unfinishedBytes += bytes.count }
+    /// What came of some bytes.
+    struct Reading {
+        /// How many of them belong to the present request; those after them are for the next call.
+        var count: Int
+        /// Why the connection must be closed, when it must.
+        var refusal: Refusal?
+    }
+
+    /// Reads the next bytes of the connection, up to the end of a request.
+    mutating func read(_ bytes: UnsafeRawBufferPointer) -> Reading {
         var index = 0
         while index < bytes.count {
-            let seenRequests = completedRequests
             let refusal: Refusal?
             switch place {
             case .sizedBody, .chunkData:
@@ -90,7 +93,7 @@ struct Gate {
                 refusal = readBodyFraming(bytes[index])
                 index += 1
             case .refused:
-                return nil
+                return Reading(count: bytes.count)
             default:
                 let run = readRun(bytes, from: index)
                 index += max(run, 1)
@@ -103,11 +106,11 @@ struct Gate {
             }
             if let refusal {
                 place = .refused
-                return refusal
+                return Reading(count: bytes.count, refusal: refusal)
             }
-            if completedRequests != seenRequests { unfinishedBytes = -index }
+            if isBetweenRequests { break }
         }
-        return nil
+        return Reading(count: index)
     }
 
     /// Reads at once as many bytes as only make longer what they are part of; returns how many there were.
@@ -137,7 +140,6 @@ struct Gate {
 
     /// Ends the present request; the next byte begins another.
     mutating func completeRequest() {
-        completedRequests += 1
         place = .method
         headBytes = 0
         bodyBytes = 0

@@ -17,12 +17,11 @@ final class HTTPServer {
     /// What to do with a connection once evhttp is on no stack.
     enum TurnEndAction {
         case refuse(InboundConnection, Refusal)
+        case readOn(InboundConnection)
         case close(InboundConnection)
     }
 
-    /// evhttp's bufferevents read this much at a time.
-    static let evhttpReadSize = 4096
-    /// How much of the next requests is read while one is outstanding.
+    /// How much of the next requests is read, about, while one is outstanding.
     static let readAheadLimit = 65536
     static let replyBufferSize = 65536
     /// How long a refused client may take to read its answer.
@@ -37,8 +36,10 @@ final class HTTPServer {
     /// Where responses are put together.
     var reply = ByteBuffer(capacity: replyBufferSize)
     var date = HTTPDate()
-    /// Where large bodies are read to.
+    /// Where requests are read to.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
+    /// The connection whose bytes evhttp is reading.
+    var parsing: InboundConnection?
     private(set) var isDraining = false
     private let http: OpaquePointer
     private var listener: Listener?
@@ -163,10 +164,8 @@ final class HTTPServer {
     // MARK: Requests
 
     private func dispatch(_ request: UnsafeMutablePointer<evhttp_request>) {
-        let bufferevent = evhttp_connection_get_bufferevent(evhttp_request_get_connection(request))
-        guard let connection = connections[Int(bufferevent_getfd(bufferevent))] else {
-            preconditionFailure("a request on a connection that was never accepted")
-        }
+        // A connection that evhttp has read by itself, past the Gate, could only be one that was not yet adopted.
+        guard let connection = parsing else { return evhttp_send_error(request, 503, nil) }
         connection.requestArrived(request)
         onRequest(connection)
     }
@@ -194,6 +193,7 @@ final class HTTPServer {
             for action in due {
                 switch action {
                 case .refuse(let connection, let refusal): connection.refuse(refusal)
+                case .readOn(let connection): connection.readOn()
                 case .close(let connection): connection.abort()
                 }
             }

@@ -67,12 +67,8 @@ extension InboundConnection {
     ///
     /// The connection stays for a while, unread, so that the client sees the answer and not a reset.
     func refuse(_ refusal: Refusal) {
-        guard let connection, request == nil, phase != .lingering else { return }
+        guard connection != nil, request == nil else { return }
         server.onRefusal(refusal)
-        guard evbuffer_get_length(bufferevent_get_output(bufferevent)) == 0 else {
-            evhttp_connection_free(connection)
-            return
-        }
         server.reply.reset(keeping: HTTPServer.replyBufferSize)
         let allowed = refusal.status == 405 ? [ReplyHeader(name: "Allow", value: HTTPServer.allowedMethods)] : []
         writeHead(
@@ -85,33 +81,9 @@ extension InboundConnection {
         server.reply.append(refusal.message)
         server.reply.append("\n")
         let bytes = server.reply.readable
-        _ = send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
-        linger()
-    }
-
-    private func linger() {
+        _ = send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
         shutdown(descriptor, Int32(SHUT_WR))
         stopListening()
-        let input = bufferevent_get_input(bufferevent)
-        evbuffer_drain(input, evbuffer_get_length(input))
-        bufferevent_setwatermark(bufferevent, Int16(EV_READ), 0, 0)
-        bufferevent_setcb(
-            bufferevent,
-            nil,
-            nil,
-            { _, _, context in
-                guard let context else { return }
-                let this = Unmanaged<InboundConnection>.fromOpaque(context).takeUnretainedValue()
-                this.server.atTurnEnd(.close(this))
-            },
-            Unmanaged.passUnretained(self).toOpaque()
-        )
-        bufferevent_enable(bufferevent, Int16(EV_READ))
-    }
-
-    /// Ends the connection at once, whatever it is doing.
-    func abort() {
-        if let connection { evhttp_connection_free(connection) }
     }
 
     /// Ends the connection, or what it is waiting for, when that has taken too long.
