@@ -8,7 +8,7 @@ help: ## Show this list
 
 build: ## Build the release binary, .build/release/shardd
 	@scripts/install-deps build
-	swift build -c release --product shardd
+	swift build -c release --product shardd --static-swift-stdlib
 
 run: ## Three Pushgateways and shardd on port 9292, until Ctrl-C; CONSUL=1: with a Consul agent
 	@CONSUL='$(CONSUL)' scripts/run-demo
