@@ -14,11 +14,10 @@ public final class Server {
     private let logLevel: LogLevelBox
     private let logger: Logger
     private let loop: EventLoop
-    private let worker: Worker
+    private let workers: WorkerGroup
     private let discovery: Discovery
     private let ringBuilder: RingBuilder
-    private let suspects: SuspectProber
-    private var adminHandler: AdminHandler?
+    private var ring: Ring
     private var configuration: Configuration
     private var membership: Membership
     private var generation = 1
@@ -27,7 +26,6 @@ public final class Server {
     private var wasLastReloadSuccessful = true
     private let descriptors: Int
     private var signals: [SignalEvent] = []
-    private var drainCheck: Timer?
     private var graceEnd: Timer?
 
     /// Serves until a signal, or a request, ends it.
@@ -45,7 +43,7 @@ public final class Server {
             throw .runtime(error.description)
         }
         server.loop.run()
-        server.worker.server.close()
+        server.workers.close()
         server.logger.info("shardd has stopped")
     }
 
@@ -59,44 +57,43 @@ public final class Server {
         descriptors = raiseDescriptorLimit()
         let loop = EventLoop()
         self.loop = loop
-        let listener = try Listener(loop: loop, host: configuration.listen.host, port: configuration.listen.port)
         let resolver = Resolver(loop: loop)
-        membership = Membership(shards: configuration.servers, source: .config)
-        ringBuilder = RingBuilder(mailbox: loop.mailbox)
-        suspects = SuspectProber(loop: loop, check: configuration.check, resolver: resolver)
-        worker = Worker(
+        workers = try WorkerGroup(
             loop: loop,
+            resolver: resolver,
             configuration: configuration,
             descriptorLimit: Server.connectionLimit(descriptors, configuration),
-            resolver: resolver,
             logger: logger
         )
+        membership = Membership(shards: configuration.servers, source: .config)
+        ring = Ring(shards: membership.shards, vnodes: configuration.hash.vnodes)
+        ringBuilder = RingBuilder(mailbox: loop.mailbox)
         var changed: (Membership) -> Void = { _ in }
         discovery = Discovery(loop: loop, resolver: resolver, configuration: configuration, logger: logger) {
             changed($0)
         }
         changed = { [unowned self] in membershipChanged($0) }
-        // The first pushes must find a ring, so the first one is built before anything is accepted.
-        worker.forwarder.use(Ring(shards: membership.shards, vnodes: configuration.hash.vnodes))
         connectParts()
+        // The first pushes must find a ring, so the first one is there before anything is accepted.
+        workers.use(ring)
         discovery.start()
-        worker.server.start(listener)
-        let address = ShardAddress(host: configuration.listen.host ?? "*", port: listener.port)
+        let address = ShardAddress(host: configuration.listen.host ?? "*", port: workers.port)
+        workers.start()
         logger.info(
             "shardd is listening",
             metadata: [
-                "address": "\(address)", "version": "\(sharddVersion)",
-                "shards": "\(membership.shards.count)",
+                "address": "\(address)", "version": "\(sharddVersion)", "shards": "\(membership.shards.count)",
+                "workers": "\(configuration.workers)",
             ]
         )
-        warnOfFewDescriptors()
+        noteFewDescriptors()
     }
 
     private func connectParts() {
-        let admin = AdminHandler(server: self, forwarder: worker.forwarder)
-        adminHandler = admin
-        worker.pushHandler.onOther = { admin.handle($0, $1) }
-        worker.forwarder.onSuspect = { [suspects] in suspects.watch($0) }
+        for worker in workers.all {
+            let admin = AdminHandler(server: self, forwarder: worker.forwarder)
+            worker.pushHandler.onOther = { admin.handle($0, $1) }
+        }
         signals = [
             SignalEvent(loop: loop, signal: SIGTERM) { [unowned self] in quit() },
             SignalEvent(loop: loop, signal: SIGINT) { [unowned self] in quit() },
@@ -119,11 +116,12 @@ public final class Server {
     }
 
     private func use(_ ring: Ring) {
-        let present = worker.forwarder.routes.ring
+        let present = self.ring
         guard ring.shards != present.shards || ring.vnodes != present.vnodes else { return }
         generation += 1
         ringChangedAt = wallClock()
-        worker.forwarder.use(ring)
+        self.ring = ring
+        workers.use(ring)
         logger.info(
             "ring changed",
             metadata: [
@@ -142,7 +140,7 @@ public final class Server {
         return max(descriptors - shards - 64, descriptors / 4)
     }
 
-    private func warnOfFewDescriptors() {
+    private func noteFewDescriptors() {
         let possible = Server.connectionLimit(descriptors, configuration)
         guard possible < configuration.limits.connections else { return }
         logger.notice(
@@ -155,24 +153,58 @@ public final class Server {
 // MARK: -
 
 extension Server: AdminDelegate {
-    var status: ServerStatus {
+    var isLifecycleEnabled: Bool { options.enableLifecycle }
+
+    func gather(for mailbox: LoopMailbox, _ done: @escaping (ServerStatus, WorkerSnapshot) -> Void) {
+        let done = LoopBound(done)
+        onOwnLoop(from: mailbox) { server in
+            server.workers.gather { snapshot in
+                let status = server.status
+                server.answer(on: mailbox) { done.value(status, snapshot) }
+            }
+        }
+    }
+
+    func reload(for mailbox: LoopMailbox, _ done: @escaping ([String]) -> Void) {
+        let done = LoopBound(done)
+        onOwnLoop(from: mailbox) { server in
+            let problems = server.reload()
+            server.answer(on: mailbox) { done.value(problems) }
+        }
+    }
+
+    func quit(from mailbox: LoopMailbox) {
+        onOwnLoop(from: mailbox) { $0.quit() }
+    }
+
+    /// Does something here that another loop, or this one, has asked for.
+    private func onOwnLoop(from mailbox: LoopMailbox, _ body: @escaping @Sendable (Server) -> Void) {
+        if mailbox === loop.mailbox { return body(self) }
+        let this = LoopBound(self)
+        loop.mailbox.post { body(this.value) }
+    }
+
+    /// Takes an answer to the loop that has asked.
+    private func answer(on mailbox: LoopMailbox, _ body: @escaping @Sendable () -> Void) {
+        if mailbox === loop.mailbox { body() } else { mailbox.post(body) }
+    }
+
+    private var status: ServerStatus {
         ServerStatus(
-            ring: worker.forwarder.routes.ring,
+            ring: ring,
             generation: generation,
             source: membership.source,
             ringChangedAt: ringChangedAt,
             key: configuration.hash.key,
             isDraining: isDraining,
             wasLastReloadSuccessful: wasLastReloadSuccessful,
-            discovery: discovery.metrics,
-            isLifecycleEnabled: options.enableLifecycle
+            polls: discovery.metrics.polls,
+            lastPollSuccess: discovery.metrics.lastSuccess
         )
     }
 
-    var snapshot: WorkerSnapshot { worker.snapshot }
-
-    /// Reads the configuration anew and applies all of it, or, when it has any problem, nothing.
-    func reload() -> [String] {
+    /// Reads the configuration anew and applies all of it, or, when it has any problem, nothing; returns the problems.
+    private func reload() -> [String] {
         var problems: [String] = []
         do throws(ConfigurationErrors) {
             let loaded = try Configuration.load(file: options.configurationFile)
@@ -203,30 +235,23 @@ extension Server: AdminDelegate {
         let hadVnodes = configuration.hash.vnodes
         configuration = loaded
         logLevel.level = loaded.logLevel ?? options.logLevel
-        worker.apply(loaded, descriptorLimit: Server.connectionLimit(descriptors, loaded))
-        suspects.check = loaded.check
+        let descriptorLimit = Server.connectionLimit(descriptors, loaded)
+        workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }
         discovery.apply(loaded)
         if loaded.hash.vnodes != hadVnodes { rebuildRing() }
     }
 
     /// Shuts down: no new connections, every request already received is answered; asked again, at once.
-    func quit() {
+    private func quit() {
         guard !isDraining else { return loop.stop() }
         isDraining = true
         logger.info("shardd is shutting down", metadata: ["grace": "\(configuration.shutdown.grace.seconds)s"])
-        worker.server.drain()
         discovery.stop()
-        drainCheck = Timer(loop: loop) { [unowned self] in stopWhenDrained() }
         graceEnd = Timer(loop: loop) { [unowned self] in
-            logger.warning("shutdown.grace is over", metadata: ["in_flight": "\(worker.metrics.inFlight)"])
+            logger.warning("shutdown.grace is over, with connections still open")
             loop.stop()
         }
         graceEnd?.schedule(after: configuration.shutdown.grace)
-        stopWhenDrained()
-    }
-
-    private func stopWhenDrained() {
-        if worker.server.connectionCount == 0 { return loop.stop() }
-        drainCheck?.schedule(after: .milliseconds(10))
+        workers.drain { [unowned self] in loop.stop() }
     }
 }

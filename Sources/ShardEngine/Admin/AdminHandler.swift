@@ -1,20 +1,23 @@
 // Everything that is not a push: health, metrics, the API, lifecycle. A worker's push handler passes such requests on.
 
-/// What the admin endpoints ask of the server.
+/// What the admin endpoints ask of the server. They may be on another loop than the server: it answers on theirs.
 protocol AdminDelegate: AnyObject {
-    var status: ServerStatus { get }
-    /// The workers' figures, added up.
-    var snapshot: WorkerSnapshot { get }
-    /// Reads the configuration anew; returns what is wrong with it, and then nothing has changed.
-    func reload() -> [String]
+    /// Whether the lifecycle endpoints are on; never changes.
+    var isLifecycleEnabled: Bool { get }
+    /// Calls `done`, on the loop of the mailbox, with the server's state and all workers' figures, added up.
+    func gather(for mailbox: LoopMailbox, _ done: @escaping (ServerStatus, WorkerSnapshot) -> Void)
+    /// Reads the configuration anew; `done`, on the loop of the mailbox, gets what is wrong with it, and then nothing
+    /// has changed.
+    func reload(for mailbox: LoopMailbox, _ done: @escaping ([String]) -> Void)
     /// Shuts down gracefully.
-    func quit()
+    func quit(from mailbox: LoopMailbox)
 }
 
-/// Answers requests on all paths but those of pushes; loop-confined.
+/// Answers requests of one worker on all paths but those of pushes; loop-confined.
 final class AdminHandler {
     private unowned let server: any AdminDelegate
     private let forwarder: Forwarder
+    private var mailbox: LoopMailbox { forwarder.loop.mailbox }
 
     init(server: any AdminDelegate, forwarder: Forwarder) {
         self.server = server
@@ -25,31 +28,33 @@ final class AdminHandler {
     func handle(_ connection: InboundConnection, _ target: RequestTarget) {
         switch String(decoding: target.path, as: UTF8.self) {
         case "/metrics":
-            read(connection) { answer in
-                var text = MetricsExposition(server.status, server.snapshot)
+            read(connection) { status, snapshot, answer in
+                var text = MetricsExposition(status, snapshot)
                 text.write()
                 answer(200, "text/plain; version=0.0.4; charset=utf-8", text.bytes)
             }
         case "/-/healthy":
             readLine(connection, 200, "shardd is healthy")
         case "/-/ready":
-            let status = server.status
-            readLine(connection, status.isReady ? 200 : 503, readiness(status))
+            read(connection) { status, _, answer in
+                var line = self.readiness(status) + "\n"
+                let code = status.isReady ? 200 : 503
+                line.withUTF8 { answer(code, "text/plain; charset=utf-8", UnsafeRawBufferPointer($0)) }
+            }
         case "/test/v1":
             readLine(connection, 200, "hello from shardd")
         case "/api/v1/ring":
-            readJSON(connection) { .ring(server.status, server.snapshot) }
+            readJSON(connection) { .ring($0, $1) }
         case "/api/v1/sd":
-            readJSON(connection) { .serviceDiscovery(server.status.ring) }
+            readJSON(connection) { status, _ in .serviceDiscovery(status.ring) }
         case "/api/v1/locate":
             locate(connection, target)
         case "/-/reload":
-            lifecycle(connection) { reload() }
+            if isLifecycle(connection) { reload(connection) }
         case "/-/quit":
-            lifecycle(connection) {
-                server.quit()
-                return (200, "shardd is shutting down")
-            }
+            guard isLifecycle(connection) else { return }
+            answer(connection, 200, line: "shardd is shutting down")
+            server.quit(from: mailbox)
         default:
             answer(connection, 404, line: "not found")
         }
@@ -64,24 +69,30 @@ final class AdminHandler {
         guard let path = target.parameter("path"), !path.isEmpty else {
             return readLine(connection, 400, "the parameter path is missing: /api/v1/locate?path=/metrics/job/JOB")
         }
-        let status = server.status
-        guard let located = LocatedPath(path, status, forwarder) else {
+        guard LocatedPath.isPush(path) else {
             return readLine(connection, 400, "the parameter path is not a push's: expected /metrics/job/JOB/...")
         }
-        readJSON(connection) { .locate(located) }
+        readJSON(connection) { status, _ in .locate(LocatedPath(path, status)) }
     }
 
-    private func reload() -> (Int, String) {
-        let problems = server.reload()
-        if problems.isEmpty { return (200, "the configuration has been reloaded") }
-        return (500, "the configuration has not been reloaded: " + problems.joined(separator: "; "))
+    private func reload(_ connection: InboundConnection) {
+        let pending = PendingAnswer(connection)
+        server.reload(for: mailbox) { [self] problems in
+            guard let connection = pending.connection else { return }
+            if problems.isEmpty { return answer(connection, 200, line: "the configuration has been reloaded") }
+            let reasons = problems.joined(separator: "; ")
+            answer(connection, 500, line: "the configuration has not been reloaded: \(reasons)")
+        }
     }
 
     // MARK: Answering
 
-    private func readJSON(_ connection: InboundConnection, _ document: () -> APIDocument) {
-        read(connection) { answer in
-            document().withJSON { answer(200, "application/json", $0) }
+    private func readJSON(
+        _ connection: InboundConnection,
+        _ document: @escaping (ServerStatus, WorkerSnapshot) -> APIDocument
+    ) {
+        read(connection) { status, snapshot, answer in
+            document(status, snapshot).withJSON { answer(200, "application/json", $0) }
         }
     }
 
@@ -90,14 +101,19 @@ final class AdminHandler {
         answer(connection, status, line: line)
     }
 
+    /// Answers by what the server and all workers tell, if the client is still there by then.
     private func read(
         _ connection: InboundConnection,
-        _ body: ((Int, StaticString, UnsafeRawBufferPointer) -> Void) -> Void
+        _ body: @escaping (ServerStatus, WorkerSnapshot, (Int, StaticString, UnsafeRawBufferPointer) -> Void) -> Void
     ) {
         guard isRead(connection) else { return }
-        body { status, contentType, bytes in
-            forwarder.metrics.countAnswer(connection.method, status, .zero)
-            connection.reply(status: status, contentType: contentType, body: bytes)
+        let pending = PendingAnswer(connection)
+        server.gather(for: mailbox) { [self] status, snapshot in
+            guard let connection = pending.connection else { return }
+            body(status, snapshot) { code, contentType, bytes in
+                forwarder.metrics.countAnswer(connection.method, code, .zero)
+                connection.reply(status: code, contentType: contentType, body: bytes)
+            }
         }
     }
 
@@ -108,19 +124,15 @@ final class AdminHandler {
         return false
     }
 
-    private func lifecycle(_ connection: InboundConnection, _ act: () -> (Int, String)) {
+    /// Whether the request may act on the server; any other is answered here.
+    private func isLifecycle(_ connection: InboundConnection) -> Bool {
         guard connection.method == .post || connection.method == .put else {
-            return refuseMethod(connection, allowed: "POST, PUT")
+            refuseMethod(connection, allowed: "POST, PUT")
+            return false
         }
-        guard server.status.isLifecycleEnabled else {
-            return answer(
-                connection,
-                403,
-                line: "lifecycle endpoints are off: start shardd with --web.enable-lifecycle"
-            )
-        }
-        let (status, line) = act()
-        answer(connection, status, line: line)
+        if server.isLifecycleEnabled { return true }
+        answer(connection, 403, line: "lifecycle endpoints are off: start shardd with --web.enable-lifecycle")
+        return false
     }
 
     private func refuseMethod(_ connection: InboundConnection, allowed: String) {
@@ -130,5 +142,20 @@ final class AdminHandler {
     private func answer(_ connection: InboundConnection, _ status: Int, headers: [ReplyHeader] = [], line: String) {
         forwarder.metrics.countAnswer(connection.method, status, .zero)
         connection.reply(status: status, headers: headers, line: line)
+    }
+}
+
+/// A request whose answer has to be fetched from other loops first.
+private final class PendingAnswer: InboundRequestOwner {
+    /// The client; nil once it is gone.
+    private(set) var connection: InboundConnection?
+
+    init(_ connection: InboundConnection) {
+        self.connection = connection
+        connection.owner = self
+    }
+
+    func clientDisconnected() {
+        connection = nil
     }
 }

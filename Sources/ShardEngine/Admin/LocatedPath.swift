@@ -10,23 +10,29 @@ struct LocatedPath {
     /// Where the push goes when the owner cannot be reached; nil without another shard.
     let nextShard: ShardAddress?
 
-    /// - Returns: nil when the path is not a push's.
-    init?(_ path: String, _ status: ServerStatus, _ forwarder: Forwarder) {
+    /// Whether the path is a push's.
+    static func isPush(_ path: String) -> Bool {
+        withPath(path) { GroupingKeyParser(key: .group).isPushPath($0) }
+    }
+
+    /// Looks the path of a push up on the server's ring.
+    init(_ path: String, _ status: ServerStatus) {
         let parser = GroupingKeyParser(key: status.key)
-        let ring = forwarder.routes.ring
-        var bytes = Array(path.utf8)
-        if let mark = bytes.firstIndex(of: 0x3F) { bytes.removeSubrange(mark...) }
-        let found = bytes.withUnsafeBytes { raw -> (String, UInt32)? in
-            guard parser.isPushPath(raw) else { return nil }
-            let hash = parser.hash(path: raw)
+        let ring = status.ring
+        let (groupingKey, hash) = LocatedPath.withPath(path) { bytes in
+            let hash = parser.hash(path: bytes)
             return (String(decoding: parser.text, as: UTF8.self), hash)
         }
-        guard let (groupingKey, hash) = found else { return nil }
         self.path = path
         self.groupingKey = groupingKey
         self.hash = hash
         let owner = ring.isEmpty ? nil : ring.owner(of: hash)
         shard = owner.map { ring.shards[$0] }
         nextShard = ring.isEmpty ? nil : ring.nextShard(after: hash) { $0 != owner }.map { ring.shards[$0] }
+    }
+
+    /// Calls `body` with the path without its query.
+    private static func withPath<Result>(_ path: String, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        Array(path.utf8.prefix { $0 != 0x3F }).withUnsafeBytes(body)
     }
 }

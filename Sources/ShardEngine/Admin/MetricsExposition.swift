@@ -93,10 +93,10 @@ struct MetricsExposition: ~Copyable {
     private mutating func writeDiscovery() {
         text.family("shardd_discovery_polls_total", .counter, "Polls for the healthy shards, by result.")
         for result in PollResult.allCases {
-            text.sample(Double(status.discovery.polls[result] ?? 0), labels: [("result", result.rawValue)])
+            text.sample(Double(status.polls[result] ?? 0), labels: [("result", result.rawValue)])
         }
         text.family("shardd_discovery_last_success_timestamp_seconds", .gauge, "When a poll last succeeded.")
-        text.sample(status.discovery.lastSuccess ?? 0)
+        text.sample(status.lastPollSuccess ?? 0)
         text.family(
             "shardd_config_last_reload_successful",
             .gauge,

@@ -1,7 +1,7 @@
 // What the admin endpoints tell of the server as a whole. The server makes one for each answer.
 
 /// The server's state at one moment.
-struct ServerStatus {
+struct ServerStatus: Sendable {
     var ring: Ring
     /// How many rings there have been, this one included.
     var generation: Int
@@ -12,8 +12,10 @@ struct ServerStatus {
     /// Whether the server is about to stop.
     var isDraining: Bool
     var wasLastReloadSuccessful: Bool
-    var discovery: DiscoveryMetrics
-    var isLifecycleEnabled: Bool
+    /// Polls for the healthy shards, by result.
+    var polls: [PollResult: UInt64]
+    /// When a poll last succeeded, in seconds since 1970.
+    var lastPollSuccess: Double?
 
     /// Whether pushes are welcome.
     var isReady: Bool { !ring.isEmpty && !isDraining }

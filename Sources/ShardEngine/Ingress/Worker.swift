@@ -9,9 +9,11 @@ final class Worker {
     let forwarder: Forwarder
     let pushHandler: PushHandler
     let server: HTTPServer
+    private let suspects: SuspectProber
 
     init(loop: EventLoop, configuration: Configuration, descriptorLimit: Int, resolver: Resolver, logger: Logger) {
         self.loop = loop
+        suspects = SuspectProber(loop: loop, check: configuration.check, resolver: resolver)
         forwarder = Forwarder(
             loop: loop,
             metrics: metrics,
@@ -23,17 +25,19 @@ final class Worker {
         self.pushHandler = pushHandler
         server = HTTPServer(
             loop: loop,
-            limits: InboundLimits(configuration.limits, descriptorLimit: descriptorLimit),
+            limits: InboundLimits(configuration, descriptorLimit: descriptorLimit),
             onRequest: { pushHandler.handle($0) },
             onRefusal: { [metrics] in metrics.countRejection(RejectionReason(refusalStatus: $0.status)) }
         )
+        forwarder.onSuspect = { [suspects] in suspects.watch($0) }
     }
 
     /// Goes by other settings from now on; nothing under way is disturbed.
     func apply(_ configuration: Configuration, descriptorLimit: Int) {
         forwarder.settings = ForwardSettings(configuration.forward)
         pushHandler.apply(mode: configuration.mode, key: configuration.hash.key)
-        server.limits = InboundLimits(configuration.limits, descriptorLimit: descriptorLimit)
+        server.limits = InboundLimits(configuration, descriptorLimit: descriptorLimit)
+        suspects.check = configuration.check
     }
 
     /// What has been counted so far.
@@ -72,14 +76,17 @@ extension ForwardSettings {
 }
 
 extension InboundLimits {
+    /// What each worker grants.
+    ///
     /// - Parameter descriptorLimit: how many connections the process has descriptors for.
-    init(_ limits: Configuration.Limits, descriptorLimit: Int) {
+    init(_ configuration: Configuration, descriptorLimit: Int) {
+        let limits = configuration.limits
         self.init(
             gate: Gate.Limits(headerBytes: limits.headerBytes, bodyBytes: limits.bodyBytes),
             headerTimeout: limits.headerTimeout,
             bodyTimeout: limits.bodyTimeout,
             idleTimeout: limits.idleTimeout,
-            connections: min(limits.connections, descriptorLimit)
+            connections: max(1, min(limits.connections, descriptorLimit) / configuration.workers)
         )
     }
 }

@@ -1,0 +1,114 @@
+// All workers of the process. The server hands them rings and settings through this, and gets what they count added up.
+// The first worker is on the server's own loop; each other one has a thread, and is reached by its loop's mailbox only.
+import Logging
+
+/// Workers on one port; confined to the loop of the first.
+final class WorkerGroup {
+    let first: Worker
+    private let others: [LoopBound<Worker>]
+    private var listeners: [Listener]
+    private var threads: [LoopThread] = []
+    private var drainCheck: Timer?
+
+    /// Opens a socket for each worker, all on one port, and makes the workers; none of them accepts yet.
+    init(
+        loop: EventLoop,
+        resolver: Resolver,
+        configuration: Configuration,
+        descriptorLimit: Int,
+        logger: Logger
+    ) throws(ListenFailure) {
+        let listen = configuration.listen
+        var listeners = [try Listener(loop: loop, host: listen.host, port: listen.port)]
+        first = Worker(
+            loop: loop,
+            configuration: configuration,
+            descriptorLimit: descriptorLimit,
+            resolver: resolver,
+            logger: logger
+        )
+        var others: [LoopBound<Worker>] = []
+        for _ in 1..<max(1, configuration.workers) {
+            let loop = EventLoop()
+            listeners.append(try Listener(loop: loop, host: listen.host, port: listeners[0].port))
+            let worker = Worker(
+                loop: loop,
+                configuration: configuration,
+                descriptorLimit: descriptorLimit,
+                resolver: Resolver(loop: loop),
+                logger: logger
+            )
+            others.append(LoopBound(worker))
+        }
+        self.others = others
+        self.listeners = listeners
+    }
+
+    /// The port that all listen on.
+    var port: Int { listeners[0].port }
+
+    /// The workers, before `start`.
+    var all: [Worker] { [first] + others.map(\.value) }
+
+    /// Has every worker accept, each on its own thread but the first.
+    func start() {
+        for (worker, listener) in zip(all, listeners) { worker.server.start(listener) }
+        listeners.removeAll()
+        threads = others.map { LoopThread($0.value.loop) }
+    }
+
+    /// Calls `body` with each worker, on that worker's loop.
+    func forEach(_ body: @escaping @Sendable (Worker) -> Void) {
+        body(first)
+        for worker in others { worker.value.loop.mailbox.post { body(worker.value) } }
+    }
+
+    /// Routes pushes by another ring, on every worker.
+    func use(_ ring: Ring) {
+        forEach { $0.forwarder.use(ring) }
+    }
+
+    /// Calls `done`, on the first worker's loop, with what all have counted.
+    func gather(_ done: @escaping (WorkerSnapshot) -> Void) {
+        let done = LoopBound(done)
+        gather(first.snapshot, 0, done, first.loop.mailbox)
+    }
+
+    private func gather(
+        _ sum: WorkerSnapshot,
+        _ next: Int,
+        _ done: LoopBound<(WorkerSnapshot) -> Void>,
+        _ home: LoopMailbox
+    ) {
+        guard next < others.count else { return done.value(sum) }
+        let worker = others[next]
+        let this = WeakLoopBound(self)
+        worker.value.loop.mailbox.post {
+            var sum = sum
+            sum.add(worker.value.snapshot)
+            home.post { [sum] in this.object?.gather(sum, next + 1, done, home) }
+        }
+    }
+
+    /// Stops accepting; calls `done` on the first worker's loop once no worker has a connection.
+    func drain(_ done: @escaping () -> Void) {
+        forEach { $0.server.drain() }
+        // What the kernel has accepted is taken before the first look.
+        let timer = Timer(loop: first.loop) { [unowned self] in
+            gather { [unowned self] snapshot in
+                if snapshot.connections == 0 { done() } else { drainCheck?.schedule(after: WorkerGroup.drainInterval) }
+            }
+        }
+        drainCheck = timer
+        timer.schedule(after: WorkerGroup.drainInterval)
+    }
+
+    /// Stops the other workers' loops, waits for them, and closes all connections; the first loop must have stopped.
+    func close() {
+        for worker in others { worker.value.loop.mailbox.post { worker.value.loop.stop() } }
+        for thread in threads { thread.join() }
+        for worker in all { worker.server.close() }
+    }
+
+    private static let drainInterval = TimeSpan.milliseconds(10)
+}
