@@ -124,7 +124,8 @@ def test_consul_settings_change(lab):
     consul.register(shards[2].address, name="two")
     settings = {"addr": consul.address.text, "register": False, "poll_interval": "200ms"}
     replica = lab.shardd(shards[:1], arguments=["--web.enable-lifecycle"])
-    assert (replica.shards(), replica.ring()["source"]) == (texts(shards[:1]), "static")
+    wait_until(lambda: replica.ring()["source"] == "static", "its own probe has answered")
+    assert replica.shards() == texts(shards[:1])
     for name, members in (("one", shards[:2]), ("two", shards[2:])):
         replica.change_config(consul_server={**settings, "register_service_name": name})
         by_request(replica)
