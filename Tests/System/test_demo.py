@@ -84,6 +84,8 @@ class DemoInTerminal(Demo):
 
     def start(self, environment, log):
         self.terminal, inside = pty.openpty()
+        # In a terminal with colours the compiler gets other flags, and everything is built anew.
+        environment["TERM"] = "dumb"
         self.child = subprocess.Popen(
             ["setsid", "--ctty", "make", "-C", ROOT, "run"], stdin=inside, stdout=inside, stderr=inside, env=environment
         )
