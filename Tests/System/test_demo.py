@@ -1,7 +1,9 @@
 """make run: what it starts answers, and it leaves nothing behind."""
 
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import time
@@ -45,14 +47,17 @@ class Demo:
             "TMPDIR": str(self.temporary),
         }
         with open(self.log, "wb") as log:
-            self.child = subprocess.Popen(
-                [ROOT / "scripts/run-demo"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+            self.start(environment, log)
+
+    def start(self, environment, log):
+        self.child = subprocess.Popen(
+            [ROOT / "scripts/run-demo"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
 
     def text(self):
         return self.log.read_text()
@@ -74,12 +79,31 @@ class Demo:
             self.child.wait()
 
 
+class DemoInTerminal(Demo):
+    """`make run` as the leader of a terminal's session, as when a terminal is opened for it alone."""
+
+    def start(self, environment, log):
+        self.terminal, inside = pty.openpty()
+        # In a terminal with colours the compiler gets other flags, and everything is built anew.
+        environment["TERM"] = "dumb"
+        self.child = subprocess.Popen(
+            ["setsid", "--ctty", "make", "-C", ROOT, "run"], stdin=inside, stdout=inside, stderr=inside, env=environment
+        )
+        os.close(inside)
+        self.shown = b""
+
+    def text(self):
+        while select.select([self.terminal], [], [], 0)[0]:
+            self.shown += os.read(self.terminal, 65536)
+        return self.shown.decode()
+
+
 @pytest.fixture
 def start(tmp_path):
     demos = []
 
-    def start(**options):
-        demos.append(Demo(tmp_path, **options))
+    def start(kind=Demo, **options):
+        demos.append(kind(tmp_path, **options))
         return demos[-1]
 
     yield start
@@ -112,6 +136,23 @@ def test_other_ways_to_end_leave_nothing_either(start, number):
     demo.wait_started()
     demo.child.send_signal(number)
     assert demo.child.wait(30) == 0, demo.text()
+    demo.leaves_nothing()
+
+
+def test_ctrl_c_in_a_terminal_leaves_nothing(start):
+    demo = start(DemoInTerminal)
+    demo.wait_started()
+    os.write(demo.terminal, b"\x03")
+    demo.child.wait(30)
+    demo.leaves_nothing()
+    os.close(demo.terminal)
+
+
+def test_a_terminal_that_goes_away_leaves_nothing(start):
+    demo = start(DemoInTerminal)
+    demo.wait_started()
+    os.close(demo.terminal)
+    demo.child.wait(30)
     demo.leaves_nothing()
 
 
