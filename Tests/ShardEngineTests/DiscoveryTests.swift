@@ -4,30 +4,79 @@ import Testing
 @testable import ShardEngine
 
 @Suite struct ConsulIndexTests {
-    @Test func followsTheIndex() {
+    /// What is sent after each of these answers, with a star where Consul has lost its state.
+    private func trace(_ headers: String?...) -> [String] {
         var index = ConsulIndex()
-        #expect(index.value == 0)
-        index.update("17")
-        #expect(index.value == 17)
-        index.update("17")
-        index.update("23")
-        #expect(index.value == 23)
+        return headers.map { header in
+            let isLost = index.update(header)
+            return "\(index.value)" + (isLost ? "*" : "")
+        }
+    }
+
+    @Test func asksForAnAnswerAtOnceBeforeTheFirst() {
+        #expect(ConsulIndex().value == 0)
+    }
+
+    @Test func followsTheIndex() {
+        #expect(trace("17", "17", "23") == ["17", "17", "23"])
     }
 
     @Test func startsAnewWhenTheIndexGoesBackwards() {
+        #expect(trace("23", "5", "5", "6") == ["23", "0*", "5", "6"])
+    }
+
+    @Test func noticesThatTheIndexWentBackwardsDuringAnOutage() {
         var index = ConsulIndex()
-        index.update("23")
-        index.update("5")
+        _ = index.update("23")
+        index.restart()
         #expect(index.value == 0)
-        index.update("5")
-        #expect(index.value == 5)
+        let isLost = index.update("5")
+        #expect(isLost)
+        #expect(index.value == 0)
+    }
+
+    @Test func takesNoAnswerWithoutAnIndexForALoss() {
+        #expect(trace("23", nil, "24", "", "24") == ["23", "1", "24", "1", "24"])
     }
 
     @Test(arguments: ["0", nil, "", "x", "-3", "99999999999999999999999"])
     func isNeverBelowOneAfterAnAnswer(header: String?) {
-        var index = ConsulIndex()
-        index.update(header)
-        #expect(index.value == 1)
+        #expect(trace(header) == ["1"])
+    }
+}
+
+@Suite struct ExpectationTests {
+    private let one = ShardAddress(host: "a", port: 1)
+    private let other = ShardAddress(host: "b", port: 1)
+    private let start = MonotonicTime(nanoseconds: 1000)
+
+    /// Whether answers are followed: what they name, and when.
+    private func followed(
+        _ expected: [[ShardAddress]],
+        _ answers: (named: [ShardAddress], after: TimeSpan)...
+    ) -> [Bool] {
+        var expectation = Expectation()
+        for shards in expected { expectation.add(shards, until: start.advanced(by: .seconds(10))) }
+        return answers.map { expectation.isMet(by: $0.named, at: start.advanced(by: $0.after)) }
+    }
+
+    @Test func expectsNothingAtFirst() {
+        #expect(followed([], ([one], .zero)) == [true])
+    }
+
+    @Test func waitsForAllThatIsExpected() {
+        let results = followed(
+            [[one], [other]],
+            ([one], .seconds(1)),
+            ([other], .seconds(2)),
+            ([one, other], .seconds(3)),
+            ([one], .seconds(4))
+        )
+        #expect(results == [false, false, true, true])
+    }
+
+    @Test func waitsNoLongerThanItsTime() {
+        #expect(followed([[one]], ([other], .seconds(9.9)), ([other], .seconds(10))) == [false, true])
     }
 }
 
@@ -36,8 +85,12 @@ import Testing
         #"{"Node":{"Address":"\#(node)","Node":"n"},"Service":{"ID":"i","Address":"\#(service)","Port":\#(port)},"Checks":[]}"#
     }
 
+    private func instances(_ entries: String...) -> HealthyInstances? {
+        HealthyInstances(decoding: Array("[\(entries.joined(separator: ","))]".utf8))
+    }
+
     private func decode(_ entries: String...) -> [String]? {
-        decodeHealthyShards(Array("[\(entries.joined(separator: ","))]".utf8))?.map(\.text)
+        HealthyInstances(decoding: Array("[\(entries.joined(separator: ","))]".utf8))?.shards.map(\.text)
     }
 
     @Test func takesTheServicesAddressOrElseTheNodes() {
@@ -61,15 +114,26 @@ import Testing
         #expect(decode() == [])
     }
 
+    @Test func leavesOutWhatNoPushCanBeSentTo() {
+        let found = instances(
+            entry(node: "a", service: "b c", port: 1),
+            entry(node: "a", service: "b", port: 0),
+            entry(node: "a", service: "b", port: 65536),
+            entry(node: "a", service: "http://b", port: 1),
+            entry(node: "", service: "", port: 1),
+            entry(node: "a", service: "b", port: 1)
+        )
+        #expect(found?.shards.map(\.text) == ["b:1"])
+        #expect(found?.unusable == ["b c:1", "b:0", "b:65536", "[http://b]:1", ":1"])
+    }
+
     @Test(arguments: [
         "", "null", "{}", "[1]", "[{}]", "<html>", "[{\"Node\":{\"Address\":\"a\"}}]",
         "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b\",\"Port\":\"x\"}}]",
-        "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b c\",\"Port\":1}}]",
-        "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b\",\"Port\":0}}]",
         "[{\"Node\":{\"Address\":\"a\"},\"Service\":{\"Address\":\"b\",\"Port\":1}}",
     ])
     func refusesWhatIsNoCatalogue(body: String) {
-        #expect(decodeHealthyShards(Array(body.utf8)) == nil)
+        #expect(HealthyInstances(decoding: Array(body.utf8)) == nil)
     }
 }
 
@@ -161,6 +225,14 @@ private final class Health {
         #expect(membership.shards == [new])
         membership.replace([one], fall: 1, rise: 1)
         #expect(membership.shards == [one])
+    }
+
+    @Test func keepsTheLastShardsThroughAReload() {
+        let membership = Health(shards: [one, other], fall: 1, rise: 1)
+        _ = membership.record(one, isHealthy: false)
+        _ = membership.record(other, isHealthy: false)
+        membership.replace([one, other], fall: 3, rise: 1)
+        #expect(membership.shards == [other])
     }
 }
 

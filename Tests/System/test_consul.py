@@ -284,7 +284,7 @@ def test_tls(lab, tmp_path, monkeypatch):
     assert misled.ring()["source"] == "config"
 
 
-@pytest.mark.parametrize("fault", [500, 429, 403, "garbage", "slow", "close"])
+@pytest.mark.parametrize("fault", [500, 429, 403, "garbage", "slow", "close", "filtered"])
 def test_a_consul_that_answers_wrongly_changes_nothing(lab, fault):
     """The faults come from a proxy: a real Consul cannot be told when to lose its leader or to limit rates."""
     consul = lab.consul()

@@ -31,19 +31,29 @@ private struct HealthEntry: Decodable {
     }
 }
 
-/// The shards that an answer names, ascending, none twice; nil when it is not what it should be.
-func decodeHealthyShards(_ body: [UInt8]) -> [ShardAddress]? {
-    guard let entries = try? JSONDecoder().decode([HealthEntry].self, from: Data(body)) else { return nil }
-    var shards = Set<ShardAddress>()
-    for entry in entries {
-        // A service without an address of its own is at its node's.
-        let host = entry.service.address.isEmpty ? entry.node.address : entry.service.address
-        let isLiteral = host.contains(":") && !host.hasPrefix("[")
-        let text = isLiteral ? "[\(host)]:\(entry.service.port)" : "\(host):\(entry.service.port)"
-        guard let shard = ShardAddress(parsing: text) else { return nil }
-        shards.insert(shard)
+/// What an answer names.
+struct HealthyInstances: Equatable, Sendable {
+    /// Ascending, none twice.
+    var shards: [ShardAddress] = []
+    /// Instances that no push can be sent to: without a port, or with an address that is none.
+    var unusable: [String] = []
+
+    /// Nobody.
+    init() {}
+
+    /// What the body of an answer names; nil when it is not what it should be.
+    init?(decoding body: [UInt8]) {
+        guard let entries = try? JSONDecoder().decode([HealthEntry].self, from: Data(body)) else { return nil }
+        var found = Set<ShardAddress>()
+        for entry in entries {
+            // A service without an address of its own is at its node's.
+            let host = entry.service.address.isEmpty ? entry.node.address : entry.service.address
+            let isLiteral = host.contains(":") && !host.hasPrefix("[")
+            let text = isLiteral ? "[\(host)]:\(entry.service.port)" : "\(host):\(entry.service.port)"
+            if let shard = ShardAddress(parsing: text) { found.insert(shard) } else { unusable.append(text) }
+        }
+        shards = found.sorted()
     }
-    return shards.sorted()
 }
 
 /// A service as an agent has it.
@@ -52,36 +62,32 @@ struct RegisteredService: Decodable, Equatable {
     var name: String
     var address: String
     var port: Int
+    var tags: [String]?
+    var meta: [String: String]?
 
     enum CodingKeys: String, CodingKey {
         case id = "ID"
         case name = "Service"
         case address = "Address"
         case port = "Port"
+        case tags = "Tags"
+        case meta = "Meta"
     }
 }
 
-/// A check as an agent has it.
+/// A check as an agent has it. What it asks is not told: an agent leaves `Definition` empty.
 struct RegisteredCheck: Decodable {
-    struct Definition: Decodable {
-        var url: String?
-        var interval: String?
-        var timeout: String?
-        var deregisterAfter: String?
-
-        enum CodingKeys: String, CodingKey {
-            case url = "HTTP"
-            case interval = "Interval"
-            case timeout = "Timeout"
-            case deregisterAfter = "DeregisterCriticalServiceAfter"
-        }
-    }
-
+    var id: String
+    var status: String
+    /// Empty for a check of the whole node.
     var serviceID: String
-    var definition: Definition?
 
     enum CodingKeys: String, CodingKey {
+        case id = "CheckID"
+        case status = "Status"
         case serviceID = "ServiceID"
-        case definition = "Definition"
     }
+
+    /// Whether it stands for maintenance mode, rather than asking anybody.
+    var isMaintenance: Bool { id.hasPrefix("_service_maintenance") || id.hasPrefix("_node_maintenance") }
 }

@@ -25,6 +25,7 @@ struct ServiceRegistration: Encodable {
     var address: String
     var port: Int
     var tags: [String]
+    var meta: [String: String]
     var check: Check
 
     enum CodingKeys: String, CodingKey {
@@ -33,6 +34,7 @@ struct ServiceRegistration: Encodable {
         case address = "Address"
         case port = "Port"
         case tags = "Tags"
+        case meta = "Meta"
         case check = "Check"
     }
 }
@@ -108,7 +110,8 @@ final class ConsulClient {
             target: target,
             headers: headers,
             body: body,
-            timeout: timeout
+            timeout: timeout,
+            bodyLimit: ConsulClient.bodyLimit
         )
         return HTTPCall(loop: loop, resolver: resolver, request, done)
     }
@@ -124,4 +127,6 @@ final class ConsulClient {
 
     /// How long an answer that need not wait for anything may take.
     private static let timeout = TimeSpan.seconds(5)
+    /// Enough for ten thousand instances.
+    private static let bodyLimit = 16 << 20
 }

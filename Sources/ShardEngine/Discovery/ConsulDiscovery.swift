@@ -15,11 +15,14 @@ final class ConsulDiscovery {
     private let decoding = DispatchQueue(label: "shardd.consul")
     private var index = ConsulIndex()
     private var lastBody: [UInt8] = []
-    private var lastShards: [ShardAddress] = []
+    private var lastInstances = HealthyInstances()
     private var backoff = Backoff(first: .milliseconds(500), limit: .seconds(15))
     private var lastResult: PollResult?
-    /// Until when shards that have just been registered may be missing from Consul's answer.
-    private var announcedUntil: MonotonicTime?
+    /// Whether Consul could not be reached at some time since it last named shards: it may have lost its state since.
+    private var wasAway = false
+    /// The shards of the last answer that was followed; before it, those that will be registered.
+    private var followed: [ShardAddress] = []
+    private var expectation = Expectation()
     private var registrationBackoff = Backoff(first: .milliseconds(500), limit: .seconds(15))
     private var timer: Timer?
     private var registrationTimer: Timer?
@@ -49,6 +52,7 @@ final class ConsulDiscovery {
                 resolver: resolver,
                 logger: logger
             ) : nil
+        if registrar != nil { followed = configuration.servers }
         timer = Timer(loop: loop) { [unowned self] in poll() }
         registrationTimer = Timer(loop: loop) { [unowned self] in register() }
     }
@@ -59,15 +63,19 @@ final class ConsulDiscovery {
     }
 
     private func register() {
+        registrationTimer?.cancel()
         registrar?.run { [unowned self] failure in
+            let hadFailed = registrationBackoff.failureCount > 0
             if let failure {
-                logger.warning("shards cannot be registered with Consul", metadata: ["reason": "\(failure)"])
                 registrationTimer?.schedule(after: registrationBackoff.next())
+                let metadata: Logger.Metadata = ["reason": "\(failure)"]
+                if !hadFailed { logger.warning("shards cannot be registered with Consul", metadata: metadata) }
             } else {
                 registrationBackoff.reset()
-                announcedUntil = loop.now.advanced(by: ConsulDiscovery.announcementTime)
-                index.reset()
+                if hadFailed { logger.info("shards can be registered with Consul again") }
             }
+            expect(registrar?.announced ?? [])
+            index.restart()
             if call == nil { poll() }
         }
     }
@@ -89,54 +97,74 @@ final class ConsulDiscovery {
     }
 
     private func answered(_ response: HTTPResponse) {
-        let known = index
-        let header = response.header("X-Consul-Index")
-        index.update(header)
-        // An answer without an index is not Consul's own, and tells nothing of its state.
-        if header != nil, index.value == 0, known.value > 0 { lostState() }
+        // What an ACL hides may well be healthy: https://developer.hashicorp.com/consul/api-docs/api-structure
+        guard response.header("X-Consul-Results-Filtered-By-ACLs") != "true" else {
+            return failed(.refused, "an ACL hides shards from this token")
+        }
+        if index.update(response.header("X-Consul-Index")) { lostState() }
         let body = response.body
-        if body == lastBody { return named(lastShards) }
+        if body == lastBody { return named(lastInstances.shards) }
         // Decoding the answer for a thousand shards takes tens of milliseconds: not on the loop.
         decoding.async { [mailbox = loop.mailbox, this = WeakLoopBound(self)] in
-            let shards = decodeHealthyShards(body)
-            mailbox.post { this.object?.decoded(body, shards) }
+            let instances = HealthyInstances(decoding: body)
+            mailbox.post { this.object?.decoded(body, instances) }
         }
     }
 
-    private func decoded(_ body: [UInt8], _ shards: [ShardAddress]?) {
-        guard let shards else { return failed(.garbage, "its answer is not what it should be") }
+    private func decoded(_ body: [UInt8], _ instances: HealthyInstances?) {
+        guard let instances else { return failed(.garbage, "its answer is not what it should be") }
+        if !instances.unusable.isEmpty, instances.unusable != lastInstances.unusable {
+            let metadata: Logger.Metadata = ["instances": "\(instances.unusable)"]
+            logger.warning("Consul names instances that have no address and port to push to", metadata: metadata)
+        }
         lastBody = body
-        lastShards = shards
-        named(shards)
+        lastInstances = instances
+        named(instances.shards)
     }
 
     private func named(_ shards: [ShardAddress]) {
-        if shards.isEmpty {
+        if wasAway { recovered() }
+        guard !shards.isEmpty else {
             // Nobody is healthy, or an ACL hides them, or Consul has just lost its state.
             lostState()
             return failed(.empty, "it names no healthy shard")
         }
-        if let announcedUntil, let registrar, loop.now < announcedUntil, !registrar.announced.isSubset(of: shards) {
-            // The agent has not yet told the catalogue of what was registered a moment ago.
-            timer?.schedule(after: ConsulDiscovery.announcementInterval)
-            return
-        }
-        announcedUntil = nil
         metrics.count(.success)
         note(.success, "")
         backoff.reset()
+        guard registrar?.isRunning != true, expectation.isMet(by: shards, at: loop.now) else {
+            index.restart()
+            timer?.schedule(after: ConsulDiscovery.expectationInterval)
+            return
+        }
+        followed = shards
         onChange(Membership(shards: shards, source: .consul))
-        timer?.schedule(after: settings.wait > .zero ? .zero : settings.pollInterval)
+        let isBlocking = settings.wait > .zero && index.value > 1
+        timer?.schedule(after: isBlocking ? ConsulDiscovery.blockingPause : settings.pollInterval)
     }
 
+    /// Consul answers again. It may have come back without a part of its state, which others are about to register.
+    private func recovered() {
+        wasAway = false
+        expect(followed)
+        if registrationBackoff.failureCount > 0 { register() }
+    }
+
+    /// Consul knows less than it did.
     private func lostState() {
-        if registrar != nil, registrationBackoff.failureCount == 0 { register() }
+        expect(followed)
+        if registrationBackoff.failureCount == 0 { register() }
+    }
+
+    private func expect(_ shards: some Sequence<ShardAddress>) {
+        expectation.add(shards, until: loop.now.advanced(by: ConsulDiscovery.expectationTime))
     }
 
     private func failed(_ result: PollResult, _ reason: String) {
         metrics.count(result)
         note(result, reason)
-        index.reset()
+        if result == .unreachable { wasAway = true }
+        index.restart()
         timer?.schedule(after: max(settings.pollInterval, backoff.next()))
     }
 
@@ -152,7 +180,9 @@ final class ConsulDiscovery {
         }
     }
 
-    /// How long the catalogue may take to show what was registered with the agent.
-    private static let announcementTime = TimeSpan.seconds(10)
-    private static let announcementInterval = TimeSpan.milliseconds(100)
+    /// How long Consul may take to name what was registered, or what it named before it was away.
+    private static let expectationTime = TimeSpan.seconds(10)
+    private static let expectationInterval = TimeSpan.milliseconds(250)
+    /// Between blocking queries, should each return at once.
+    private static let blockingPause = TimeSpan.milliseconds(50)
 }

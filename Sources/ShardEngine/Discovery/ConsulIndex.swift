@@ -6,18 +6,28 @@
 struct ConsulIndex: Equatable {
     /// What to send as `index`; 0 asks for an answer at once.
     private(set) var value: UInt64 = 0
+    /// That of the last answer that had one: unlike `value`, it outlasts failures.
+    private var seen: UInt64 = 0
 
     /// Takes in the X-Consul-Index of an answer.
     ///
     /// An index that goes backwards means that Consul has lost its state: the next query must not wait for the old one.
     /// One that is missing or zero would make each query return at once, so 1 stands in.
-    mutating func update(_ header: String?) {
-        let index = max(1, header.flatMap(UInt64.init) ?? 0)
-        value = index < value ? 0 : index
+    ///
+    /// - Returns: whether Consul has lost its state. An answer without an index is not Consul's own, and tells nothing.
+    mutating func update(_ header: String?) -> Bool {
+        guard let header, let index = UInt64(header) else {
+            value = 1
+            return false
+        }
+        let isBackwards = index < seen
+        seen = max(1, index)
+        value = isBackwards ? 0 : seen
+        return isBackwards
     }
 
-    /// Begins anew.
-    mutating func reset() {
+    /// Has the next query answered at once.
+    mutating func restart() {
         value = 0
     }
 }

@@ -43,6 +43,10 @@ final class Discovery {
     func apply(_ loaded: Configuration) {
         let old = configuration
         configuration = loaded
+        if last.source == .config, loaded.consul != nil, !loaded.servers.isEmpty {
+            // Consul has not answered yet, so that the file still says which shards there are.
+            tell(Membership(shards: loaded.servers, source: .config))
+        }
         switch source {
         case .probes(let probes) where loaded.consul == nil:
             probes.apply(loaded)

@@ -1,14 +1,14 @@
 // What discovery counts. Discovery writes it, `GET /metrics` reads it.
 
-/// How polls for the healthy shards ended.
+/// How polls for the healthy shards ended: queries to Consul, or probes of single shards.
 enum PollResult: String, CaseIterable, Sendable {
-    /// Consul named shards; or all probes of a round are back.
+    /// Consul named shards; a probe found its shard healthy.
     case success
     /// Consul named no shard; the last ring stays.
     case empty
-    /// Consul did not answer in time, or could not be reached.
+    /// Consul, or the shard, did not answer in time, could not be reached, or is not healthy.
     case unreachable
-    /// Consul answered with an error: no leader, too many requests, no permission.
+    /// Consul answered with an error: no leader, too many requests, no permission to see all.
     case refused
     /// Consul's answer is not what it should be.
     case garbage

@@ -9,7 +9,7 @@ import Logging
 
 /// Registration of a set of servers; loop-confined.
 final class Registrar {
-    /// Servers that the last run has registered as passing, which Consul will soon name.
+    /// Servers that the agent holds for passing since the last run, and that Consul will therefore soon name.
     private(set) var announced: Set<ShardAddress> = []
     private let client: ConsulClient
     private let servers: [ShardAddress]
@@ -20,8 +20,16 @@ final class Registrar {
     private var services: [String: RegisteredService] = [:]
     private var left: [ShardAddress] = []
     private var call: HTTPCall?
-    private var probe: HealthProbe?
+    private var lanes: [Lane] = []
+    private var busyLanes = 0
+    private var firstFailure: String?
     private var done: ((String?) -> Void)?
+
+    /// One server after the other; several lanes go at once, so that dead servers do not hold up the others.
+    private final class Lane {
+        var probe: HealthProbe?
+        var call: HTTPCall?
+    }
 
     init(
         client: ConsulClient,
@@ -36,13 +44,18 @@ final class Registrar {
         self.loop = loop
         self.resolver = resolver
         self.logger = logger
+        lanes = (0..<Registrar.laneCount).map { _ in Lane() }
     }
+
+    /// Whether a run is under way.
+    var isRunning: Bool { done != nil }
 
     /// Registers what is not registered; `done` gets the reason when that has failed. Nothing while a run is under way.
     func run(_ done: @escaping (String?) -> Void) {
         guard self.done == nil else { return }
         self.done = done
         announced = []
+        firstFailure = nil
         call = client.agentServices { [unowned self] outcome in
             guard let services: [String: RegisteredService] = decode(outcome) else { return end(failure(outcome)) }
             self.services = services
@@ -53,51 +66,84 @@ final class Registrar {
     private func readChecks() {
         call = client.agentChecks { [unowned self] outcome in
             guard let checks: [String: RegisteredCheck] = decode(outcome) else { return end(failure(outcome)) }
-            let checksByService = Dictionary(grouping: checks.values, by: \.serviceID)
-            left = servers.filter { server in
-                guard let service = services[registrationID(server)] else { return true }
-                return !isSame(service, checksByService[service.id] ?? [], as: server)
+            compare(Dictionary(grouping: checks.values, by: \.serviceID))
+        }
+    }
+
+    private func compare(_ checks: [String: [RegisteredCheck]]) {
+        let isNodePassing = (checks[""] ?? []).allSatisfy { $0.status == "passing" }
+        left = []
+        for server in servers {
+            let own = checks[registrationID(server)] ?? []
+            if !isSame(services[registrationID(server)], own, as: server) {
+                left.append(server)
+            } else if isNodePassing, own.allSatisfy({ $0.status == "passing" }) {
+                announced.insert(server)
             }
-            registerNext()
         }
+        busyLanes = lanes.count
+        for lane in lanes { registerNext(lane) }
     }
 
-    private func isSame(_ service: RegisteredService, _ checks: [RegisteredCheck], as server: ShardAddress) -> Bool {
-        guard service.name == client.settings.serviceName, service.address == server.host, service.port == server.port
+    /// Whether a service is registered as this would do it, as far as the agent tells. One that somebody else has
+    /// registered tells nothing of its check, and is taken as it is.
+    private func isSame(_ service: RegisteredService?, _ checks: [RegisteredCheck], as server: ShardAddress) -> Bool {
+        guard let service, service.name == client.settings.serviceName, service.address == server.host,
+            service.port == server.port, checks.contains(where: { !$0.isMaintenance })
         else { return false }
-        // An agent that does not tell what its checks are must be taken at its word.
-        let urls = checks.compactMap { $0.definition?.url }.filter { !$0.isEmpty }
-        return !checks.isEmpty && (urls.isEmpty || urls.contains(checkURL(server)))
+        if let tag = client.settings.tag, service.tags?.contains(tag) != true { return false }
+        guard let mark = service.meta?[Registrar.markName] else { return true }
+        return mark == self.mark
     }
 
-    private func registerNext() {
-        guard let server = left.popLast() else { return end(nil) }
-        probe = HealthProbe(server, check: check, loop: loop, resolver: resolver) { [unowned self] outcome in
-            register(server, isHealthy: outcome == .healthy)
+    private func registerNext(_ lane: Lane) {
+        guard let server = left.popLast() else {
+            busyLanes -= 1
+            if busyLanes == 0 { end(firstFailure) }
+            return
+        }
+        lane.probe = HealthProbe(server, check: check, loop: loop, resolver: resolver) {
+            [unowned self, unowned lane] outcome in
+            register(server, isHealthy: outcome == .healthy, lane)
         }
     }
 
-    private func register(_ server: ShardAddress, isHealthy: Bool) {
-        let registration = ServiceRegistration(
+    private func register(_ server: ShardAddress, isHealthy: Bool, _ lane: Lane) {
+        lane.call = client.register(registration(server, isHealthy: isHealthy)) {
+            [unowned self, unowned lane] outcome in
+            if case .response(let response) = outcome, response.status == 200 {
+                if isHealthy { announced.insert(server) }
+                let metadata: Logger.Metadata = ["shard": "\(server)", "passing": "\(isHealthy)"]
+                logger.info("shard is registered with Consul", metadata: metadata)
+            } else {
+                firstFailure = firstFailure ?? failure(outcome)
+                left = []
+            }
+            registerNext(lane)
+        }
+    }
+
+    private func registration(_ server: ShardAddress, isHealthy: Bool) -> ServiceRegistration {
+        let present = services[registrationID(server)]
+        var tags = present?.tags ?? []
+        if let tag = client.settings.tag, !tags.contains(tag) { tags.append(tag) }
+        var meta = present?.meta ?? [:]
+        meta[Registrar.markName] = mark
+        return ServiceRegistration(
             id: registrationID(server),
             name: client.settings.serviceName,
             address: server.host,
             port: server.port,
-            tags: client.settings.tag.map { [$0] } ?? [],
+            tags: tags,
+            meta: meta,
             check: ServiceRegistration.Check(
-                url: checkURL(server),
+                url: "http://\(server)\(check.path)",
                 interval: consulDuration(check.interval),
                 timeout: consulDuration(check.timeout),
                 status: isHealthy ? "passing" : "critical",
                 deregisterAfter: client.settings.deregisterCriticalServiceAfter.map(consulDuration)
             )
         )
-        call = client.register(registration) { [unowned self] outcome in
-            guard case .response(let response) = outcome, response.status == 200 else { return end(failure(outcome)) }
-            if isHealthy { announced.insert(server) }
-            logger.info("shard is registered with Consul", metadata: ["shard": "\(server)", "passing": "\(isHealthy)"])
-            registerNext()
-        }
     }
 
     private func end(_ failure: String?) {
@@ -119,7 +165,15 @@ final class Registrar {
         }
     }
 
-    private func checkURL(_ server: ShardAddress) -> String { "http://\(server)\(check.path)" }
+    /// What the check asks, kept with the service, since an agent does not tell. At most as long as Consul allows.
+    private var mark: String {
+        let after = client.settings.deregisterCriticalServiceAfter.map { " \(consulDuration($0))" } ?? ""
+        let text = "\(consulDuration(check.interval)) \(consulDuration(check.timeout))\(after) \(check.path)"
+        return String(text.prefix(512))
+    }
+
+    private static let markName = "shardd-check"
+    private static let laneCount = 8
 }
 
 /// The ID under which a server is registered: `HOST_PORT`.

@@ -13,6 +13,8 @@ final class StaticDiscovery {
     private var membership: StaticMembership
     private var timer: Timer?
     private var probes: [ShardAddress: HealthProbe] = [:]
+    /// Servers that this round has yet to probe, the next one last.
+    private var waiting: [ShardAddress] = []
     private var hasProbed = false
 
     init(
@@ -46,21 +48,30 @@ final class StaticDiscovery {
         servers = configuration.servers
         membership.replace(servers, fall: check.fall, rise: check.rise)
         probes = probes.filter { servers.contains($0.key) }
+        waiting = []
         tell()
         probeAll()
     }
 
     private func probeAll() {
-        for shard in servers where probes[shard] == nil {
+        // A round that takes longer than the interval is not begun anew, or the last servers would never have a turn.
+        if waiting.isEmpty { waiting = servers.reversed().filter { probes[$0] == nil } }
+        probeNext()
+        timer?.schedule(after: check.interval)
+    }
+
+    private func probeNext() {
+        while probes.count < StaticDiscovery.probeLimit, let shard = waiting.popLast() {
+            guard probes[shard] == nil else { continue }
             probes[shard] = HealthProbe(shard, check: check, loop: loop, resolver: resolver) { [unowned self] outcome in
                 probed(shard, outcome)
             }
         }
-        timer?.schedule(after: check.interval)
     }
 
     private func probed(_ shard: ShardAddress, _ outcome: ProbeOutcome) {
         probes[shard] = nil
+        probeNext()
         metrics.count(outcome == .healthy ? .success : .unreachable)
         hasProbed = true
         let hasChanged = membership.record(shard, isHealthy: outcome == .healthy)
@@ -75,4 +86,7 @@ final class StaticDiscovery {
     private func tell() {
         onChange(Membership(shards: membership.shards, source: hasProbed ? .static : .config))
     }
+
+    /// How many descriptors probes may take at a time: with none left, healthy shards would seem dead.
+    private static let probeLimit = 32
 }

@@ -52,6 +52,7 @@ struct StaticMembership {
         self.rise = rise
         healths = Dictionary(uniqueKeysWithValues: shards.map { ($0, healths[$0] ?? Health()) })
         let up = shards.filter { healths[$0]?.isUp == true }
-        last = up.isEmpty ? shards : up
+        let kept = last.filter(shards.contains)
+        last = up.isEmpty ? (kept.isEmpty ? shards : kept) : up
     }
 }

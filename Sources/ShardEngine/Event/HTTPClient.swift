@@ -17,6 +17,8 @@ struct HTTPRequest {
     var body: [UInt8] = []
     /// From the start to the whole response.
     var timeout: TimeSpan
+    /// A longer response is a failure.
+    var bodyLimit = 1 << 20
 }
 
 /// A response, as a whole.
@@ -46,16 +48,24 @@ final class HTTPCall {
     private var connection: OpaquePointer?
     private var bufferevent: OpaquePointer?
     private var timer: Timer?
+    private var connectTimer: Timer?
     private var untried: ArraySlice<SocketAddress> = []
-    private var failure = unknown
+    /// Why there is no response, should there be no further address to try.
+    private var failure = "it has no address"
+    /// What the timer, when it fires, ends the call with.
+    private var verdict = HTTPOutcome.failed("its name does not resolve in time")
+    private var isDecided = false
+    /// Whether the connection stands and the request has gone out on it.
+    private var isSent = false
+    private var receivedCount = 0
 
-    /// Starts the request; `done` is called once, later, from the end of a turn.
+    /// Starts the request; `done` is called once, in a later turn.
     init(loop: EventLoop, resolver: Resolver, _ request: HTTPRequest, _ done: @escaping (HTTPOutcome) -> Void) {
         self.loop = loop
         self.request = request
         self.done = done
         // evhttp's own time limit is on silence, not on the whole.
-        timer = Timer(loop: loop) { [unowned self] in end(.failed("no response in time")) }
+        timer = Timer(loop: loop) { [unowned self] in end(verdict) }
         timer?.schedule(after: request.timeout)
         resolver.resolve(request.host, port: request.port) { [weak self] resolution in
             guard let self else { return }
@@ -70,11 +80,25 @@ final class HTTPCall {
     }
 
     private func tryNext() {
-        guard done != nil else { return }
-        guard let address = untried.popFirst(), connect(to: address) else { return endLater(.failed(failure)) }
+        guard !isDecided else { return }
+        verdict = .failed("no connection in time")
+        guard let address = untried.popFirst(), connect(to: address) else { return decide(.failed(failure)) }
+        guard !untried.isEmpty else { return }
+        // An address that swallows packets must not use up the time of those after it.
+        connectTimer = Timer(loop: loop) { [unowned self] in
+            guard !isSent else { return }
+            close()
+            failure = "no connection in time"
+            tryNext()
+        }
+        connectTimer?.schedule(
+            after: min(HTTPCall.connectLimit, TimeSpan(nanoseconds: request.timeout.nanoseconds / 4))
+        )
     }
 
     private func connect(to address: SocketAddress) -> Bool {
+        isSent = false
+        receivedCount = 0
         bufferevent =
             request.tls.map { $0.makeBufferevent(loop: loop, host: request.host) }
             ?? bufferevent_socket_new(loop.base, -1, Int32(BEV_OPT_CLOSE_ON_FREE.rawValue))
@@ -88,7 +112,9 @@ final class HTTPCall {
         guard let connection else { return false }
         var limit = timeval(tv_sec: Int(request.timeout.seconds) + 1, tv_usec: 0)
         evhttp_connection_set_timeout_tv(connection, &limit)
-        evhttp_connection_set_max_body_size(connection, HTTPCall.bodyLimit)
+        evhttp_connection_set_max_headers_size(connection, HTTPCall.headLimit)
+        evhttp_connection_set_max_body_size(connection, request.bodyLimit)
+        watchBytes()
         let this = Unmanaged.passUnretained(self).toOpaque()
         let outgoing = evhttp_request_new(
             { response, context in
@@ -100,19 +126,47 @@ final class HTTPCall {
         guard let outgoing else { return false }
         evhttp_request_set_error_cb(outgoing) { error, context in
             guard let context else { return }
-            Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().failed(error)
+            Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().failed(error, errno)
         }
-        addHeaders(to: outgoing)
+        guard addHeaders(to: outgoing) else {
+            evhttp_request_free(outgoing)
+            failure = "a header of the request has bytes that no header may have"
+            return false
+        }
         return evhttp_make_request(connection, outgoing, command, request.target) == 0
     }
 
-    private func addHeaders(to outgoing: UnsafeMutablePointer<evhttp_request>) {
+    /// Sees the bytes that go out and come in: evhttp neither says that a connection stands, nor has a limit for the
+    /// size line of a chunk.
+    private func watchBytes() {
+        let this = Unmanaged.passUnretained(self).toOpaque()
+        evbuffer_add_cb(
+            bufferevent_get_output(bufferevent),
+            { _, _, context in
+                guard let context else { return }
+                Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().sent()
+            },
+            this
+        )
+        evbuffer_add_cb(
+            bufferevent_get_input(bufferevent),
+            { _, change, context in
+                guard let context, let change else { return }
+                Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().received(change.pointee.n_added)
+            },
+            this
+        )
+    }
+
+    private func addHeaders(to outgoing: UnsafeMutablePointer<evhttp_request>) -> Bool {
         let headers = outgoing.pointee.output_headers
-        evhttp_add_header(headers, "Host", ShardAddress(host: request.host, port: request.port).text)
+        var isFine = evhttp_add_header(headers, "Host", ShardAddress(host: request.host, port: request.port).text) == 0
         evhttp_add_header(headers, "Connection", "close")
-        for header in request.headers { evhttp_add_header(headers, header.name, header.value) }
-        guard !request.body.isEmpty else { return }
-        evbuffer_add(outgoing.pointee.output_buffer, request.body, request.body.count)
+        for header in request.headers where evhttp_add_header(headers, header.name, header.value) != 0 {
+            isFine = false
+        }
+        if !request.body.isEmpty { evbuffer_add(outgoing.pointee.output_buffer, request.body, request.body.count) }
+        return isFine
     }
 
     private var command: evhttp_cmd_type {
@@ -124,30 +178,46 @@ final class HTTPCall {
         }
     }
 
+    private func sent() {
+        guard !isSent else { return }
+        isSent = true
+        if !isDecided { verdict = .failed("no response in time") }
+    }
+
+    private func received(_ count: Int) {
+        receivedCount += count
+        // Twice, since chunks may be small.
+        guard receivedCount > HTTPCall.headLimit + 2 * request.bodyLimit else { return }
+        decide(.failed(HTTPCall.unusable))
+    }
+
     /// evhttp says why, before it says that there is no response.
-    private func failed(_ error: evhttp_request_error) {
+    private func failed(_ error: evhttp_request_error, _ systemError: Int32) {
         switch error {
         case EVREQ_HTTP_TIMEOUT: failure = "no response in time"
-        case EVREQ_HTTP_INVALID_HEADER: failure = "the response is not HTTP"
-        case EVREQ_HTTP_DATA_TOO_LONG: failure = "the response is too long"
-        default: failure = bufferevent.flatMap(TLSContext.failure) ?? "the connection was closed without a response"
+        case EVREQ_HTTP_INVALID_HEADER, EVREQ_HTTP_DATA_TOO_LONG: failure = HTTPCall.unusable
+        default:
+            let plain =
+                isSent
+                ? "the connection was closed without a response"
+                : "it cannot be connected to: \(String(cString: strerror(systemError)))"
+            failure = bufferevent.flatMap(TLSContext.failure) ?? plain
         }
     }
 
     /// evhttp has a response, or nothing; this may run inside of `evhttp_make_request`.
     private func responded(_ response: UnsafeMutablePointer<evhttp_request>?) {
         guard let response, response.pointee.response_code != 0 else {
-            // evhttp does not tell more of a connection that could not be made.
-            if response != nil || failure == HTTPCall.unknown {
-                failure = bufferevent.flatMap(TLSContext.failure) ?? "it cannot be connected to"
-            }
+            // A response without a status is how evhttp says that the connection was refused.
+            if response != nil { failure = bufferevent.flatMap(TLSContext.failure) ?? "it refuses connections" }
+            connectTimer?.cancel()
             loop.park { [weak self] in
                 self?.close()
                 self?.tryNext()
             }
             return
         }
-        endLater(.response(copy(response)))
+        decide(.response(copy(response)))
     }
 
     private func copy(_ response: UnsafeMutablePointer<evhttp_request>) -> HTTPResponse {
@@ -164,16 +234,22 @@ final class HTTPCall {
         return HTTPResponse(status: Int(response.pointee.response_code), headers: headers, body: body)
     }
 
-    private func endLater(_ outcome: HTTPOutcome) {
-        loop.park { [weak self] in self?.end(outcome) }
+    /// Ends the call in a turn of its own: neither within a callback of evhttp's, nor before `init` has returned.
+    private func decide(_ outcome: HTTPOutcome) {
+        guard !isDecided else { return }
+        isDecided = true
+        verdict = outcome
+        connectTimer = nil
+        timer?.schedule(after: .zero)
     }
 
     private func end(_ outcome: HTTPOutcome) {
-        guard let done else { return }
+        isDecided = true
+        let done = self.done
         self.done = nil
-        timer?.cancel()
+        connectTimer = nil
         close()
-        done(outcome)
+        done?(outcome)
     }
 
     /// Frees the connection, and the request with it; evhttp must not be on the stack.
@@ -184,6 +260,9 @@ final class HTTPCall {
         evhttp_connection_free(connection)
     }
 
-    private static let bodyLimit = 64 << 20
-    private static let unknown = "no response"
+    /// evhttp does not tell the one from the other.
+    private static let unusable = "the response is not HTTP, or too long"
+    private static let headLimit = 64 << 10
+    /// How long connecting to one of several addresses may take.
+    private static let connectLimit = TimeSpan.seconds(1)
 }

@@ -6,12 +6,18 @@ import Dispatch
 final class Resolver {
     private let mailbox: LoopMailbox
     private let loop: EventLoop
+    private let lookUp: @Sendable (String, Int) -> Resolution
     private let threads = DispatchQueue(label: "shardd.resolver", attributes: .concurrent)
     private var known: [String: (resolution: Resolution, at: MonotonicTime)] = [:]
     private var waiting: [String: [(Resolution) -> Void]] = [:]
 
-    init(loop: EventLoop) {
+    /// - Parameter lookUp: what to ask about a name; it may block.
+    init(
+        loop: EventLoop,
+        lookUp: @escaping @Sendable (String, Int) -> Resolution = { SocketAddress.lookUp($0, $1, flags: 0) }
+    ) {
         self.loop = loop
+        self.lookUp = lookUp
         mailbox = loop.mailbox
     }
 
@@ -23,13 +29,14 @@ final class Resolver {
         waiting[key, default: []].append(done)
         guard waiting[key]?.count == 1 else { return }
         let this = WeakLoopBound(self)
-        threads.async { [mailbox] in
-            let resolution = SocketAddress.lookUp(host, port, flags: 0)
+        threads.async { [mailbox, lookUp] in
+            let resolution = lookUp(host, port)
             mailbox.post { this.object?.resolved(key, resolution) }
         }
     }
 
     private func resolved(_ key: String, _ resolution: Resolution) {
+        known = known.filter { loop.now.since($0.value.at) < Resolver.lifetime }
         known[key] = (resolution, loop.now)
         for done in waiting.removeValue(forKey: key) ?? [] { done(resolution) }
     }

@@ -33,7 +33,9 @@ final class ScriptedShard: Sendable {
 
     private struct State {
         var requests: [String] = []
-        var connections: [Int32] = []
+        /// Those that are open, by number. Another test may get the descriptor of one that is closed.
+        var connections: [Int: Int32] = [:]
+        var connectionCount = 0
         var isStopped = false
     }
 
@@ -50,33 +52,39 @@ final class ScriptedShard: Sendable {
     var requests: [String] { state.withLock { $0.requests } }
 
     /// How many connections there were.
-    var connectionCount: Int { state.withLock { $0.connections.count } }
+    var connectionCount: Int { state.withLock { $0.connectionCount } }
 
-    /// Stops listening and closes all connections.
+    /// Stops listening and ends all connections; their threads close the descriptors.
     func stop() {
-        let connections = state.withLock { state in
+        state.withLock { state in
+            guard !state.isStopped else { return }
             state.isStopped = true
-            return state.connections
+            shutdown(listener, Int32(SHUT_RDWR))
+            for connection in state.connections.values { shutdown(connection, Int32(SHUT_RDWR)) }
         }
-        shutdown(listener, Int32(SHUT_RDWR))
-        close(listener)
-        for connection in connections { shutdown(connection, Int32(SHUT_RDWR)) }
     }
 
     private func acceptAll() {
+        defer { close(listener) }
         while true {
             let connection = accept(listener, nil, nil)
             guard connection >= 0 else { return }
             let number = state.withLock { state in
-                state.connections.append(connection)
-                return state.connections.count - 1
+                state.connections[state.connectionCount] = connection
+                state.connectionCount += 1
+                return state.connectionCount - 1
             }
             Thread.detachNewThread { [self] in serve(connection, number) }
         }
     }
 
     private func serve(_ connection: Int32, _ number: Int) {
-        defer { close(connection) }
+        defer {
+            state.withLock { state in
+                state.connections[number] = nil
+                close(connection)
+            }
+        }
         var count = 0
         while let request = readMessage(connection, timeout: 60) {
             state.withLock { $0.requests.append(request) }

@@ -2,6 +2,7 @@
 
 import base64
 import http.server
+import json
 import threading
 import time
 
@@ -10,12 +11,18 @@ from .net import Address, new_host
 
 
 class ConsulProxy:
-    """`fault` is None to pass requests on, or a status, "garbage", "slow" or "close"."""
+    """`fault` is None to pass requests on, or a status, "garbage", "slow", "close", or "filtered": a part of the list,
+    with the header by which newer versions of Consul than ours say so. `hides` are names of headers to leave out;
+    paths that begin with `refuses` are answered 403.
+    """
 
     def __init__(self, consul, username=None, password=None):
         self.consul = consul
         self.fault = None
         self.faults_served = 0
+        self.served = 0
+        self.hides = ()
+        self.refuses = None
         self.refused = 0
         self.expected = None
         if username:
@@ -40,12 +47,22 @@ class ConsulProxy:
 
     def serve(self, request):
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        self.served += 1
         if self.expected and request.headers.get("Authorization") != self.expected:
             self.refused += 1
             return self.answer(request, 401, b"who are you?")
+        if self.refuses and request.path.startswith(self.refuses):
+            self.refused += 1
+            return self.answer(request, 403, b"Permission denied")
         if self.fault is None:
             answer = ask(self.consul.address, request.command, request.path, body)
             return self.answer(request, answer.status, answer.body, answer.headers)
+        if self.fault == "filtered" and request.path.startswith("/v1/health/"):
+            self.faults_served += 1
+            visible = json.loads(ask(self.consul.address, "GET", request.path).body)[:1]
+            return self.answer(
+                request, 200, json.dumps(visible).encode(), [("X-Consul-Results-Filtered-By-ACLs", "true")]
+            )
         self.faults_served += 1
         if isinstance(self.fault, int):
             return self.answer(request, self.fault, b"No cluster leader")
@@ -55,11 +72,10 @@ class ConsulProxy:
             time.sleep(5)
         request.close_connection = True
 
-    @staticmethod
-    def answer(request, status, body, headers=()):
+    def answer(self, request, status, body, headers=()):
         request.send_response(status)
         for name, value in headers:
-            if name.lower().startswith(("x-consul", "content-type")):
+            if name.lower().startswith(("x-consul", "content-type")) and name not in self.hides:
                 request.send_header(name, value)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
