@@ -1,5 +1,5 @@
 // Probes shards that refused a connection, until they answer: then the pushes that they own come to them again.
-// The server owns one and hands it the pools that have become suspect.
+// Each worker owns one and hands it the pools that have become suspect.
 
 /// Probes of suspect shards; loop-confined.
 final class SuspectProber {
