@@ -130,6 +130,10 @@ class Load:
         try:
             return shown_values(ask(self.gateways[shard].address, "GET", "/metrics").text).get(path) == value
         except (OSError, Closed):
+            # While another thread waits for the killed process, its end is not seen at once.
+            deadline = time.monotonic() + 2
+            while self.gateways[shard].is_running and time.monotonic() < deadline:
+                time.sleep(0.005)
             return not self.gateways[shard].is_running
 
     def check(self):
