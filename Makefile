@@ -1,7 +1,7 @@
 # shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit-test system-test bench bench-quick lint check
+.PHONY: help build run test unit-test system-test lint check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,14 +22,6 @@ unit-test: ## The tests of the engine alone
 system-test: build ## The tests with real processes; PYTEST='-k name -x' chooses
 	@scripts/install-deps test consul oracle
 	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest Tests/System $(PYTEST)
-
-bench: build ## shardd beside nginx and HAProxy: CPU per push, pushes a second, latency, memory
-	@scripts/install-deps bench
-	Benchmarks/Peers/bench.py $(BENCH)
-
-bench-quick: build ## The core of it, in about a minute
-	@scripts/install-deps bench
-	Benchmarks/Peers/bench.py --quick $(BENCH)
 
 lint: check ## Layout and formatting
 	swift format lint --strict --recursive Package.swift Sources Tests Benchmarks
