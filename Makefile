@@ -1,10 +1,10 @@
 # shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit-test system-test lint check
+.PHONY: help build run test unit-test system-test lint check bench bench-quick
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the release binary, .build/release/shardd
 	@scripts/install-deps build
@@ -29,3 +29,11 @@ lint: check ## Layout and formatting
 check: ## The order of the folders, the import rule, the lengths of files and functions
 	@scripts/install-deps lint
 	scripts/check-layout
+
+bench: build ## shardd against nginx, HAProxy and Envoy, about half an hour; BENCH='--scenarios keepalive-64' chooses
+	@scripts/install-deps bench
+	/usr/bin/python3 -B Benchmarks/bench.py $(BENCH)
+
+bench-quick: build ## The core of it, about a minute
+	@scripts/install-deps bench
+	/usr/bin/python3 -B Benchmarks/bench.py --quick $(BENCH)
