@@ -217,6 +217,28 @@ private final class Health {
         #expect(membership.shards == [one])
     }
 
+    @Test func keepsAllWhenAllFailTogether() {
+        let membership = Health(shards: [one, other], fall: 2, rise: 1)
+        for round in 0..<4 {
+            for shard in [one, other] {
+                #expect(membership.record(shard, isHealthy: false) == (round == 1))
+                #expect(membership.shards == [one, other])
+            }
+        }
+        #expect(membership.record(other, isHealthy: true))
+        #expect(membership.shards == [other])
+    }
+
+    @Test func leavesAShardOutOnceAnotherIsKnownToBeHealthy() {
+        let membership = Health(shards: [one, other], fall: 2, rise: 1)
+        #expect(!membership.record(one, isHealthy: false))
+        #expect(!membership.record(other, isHealthy: false))
+        #expect(membership.record(one, isHealthy: false))
+        #expect(membership.shards == [one, other])
+        #expect(!membership.record(other, isHealthy: true))
+        #expect(membership.shards == [other])
+    }
+
     @Test func keepsTheHealthOfShardsThatStay() {
         let membership = Health(shards: [one, other], fall: 1, rise: 1)
         _ = membership.record(one, isHealthy: false)

@@ -32,18 +32,26 @@ struct StaticMembership {
     /// - Returns: whether the shard has become healthy or unhealthy by it.
     mutating func record(_ shard: ShardAddress, isHealthy: Bool) -> Bool {
         guard var health = healths[shard] else { return false }
-        defer { healths[shard] = health }
+        var hasChanged = false
         if isHealthy == health.isUp {
             health.contrary = 0
-            return false
+        } else {
+            health.contrary += 1
+            hasChanged = health.contrary >= (isHealthy ? rise : fall)
+            if hasChanged { health = Health(isUp: isHealthy) }
         }
-        health.contrary += 1
-        guard health.contrary >= (isHealthy ? rise : fall) else { return false }
-        health = Health(isUp: isHealthy)
         healths[shard] = health
-        let up = healths.filter(\.value.isUp).keys
-        if !up.isEmpty { last = up.sorted() }
-        return true
+        keepLast()
+        return hasChanged
+    }
+
+    /// Remembers the healthy shards, as long as one of them is known to be.
+    ///
+    /// When all fail together, each reaches `fall` before the next one does: leaving them out one by one would end with a
+    /// ring of the one that was probed last.
+    private mutating func keepLast() {
+        let up = healths.filter(\.value.isUp)
+        if up.values.contains(where: { $0.contrary == 0 }) { last = up.keys.sorted() }
     }
 
     /// Goes over to another set of shards; those that stay keep their health.
