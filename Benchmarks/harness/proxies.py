@@ -11,7 +11,7 @@ SERVER_LINES = {
     "nginx.conf": "        server {host}:{port};",
     "nginx-redirect.conf": "        {percent:.2f}% {host}:{port};",
     "haproxy.cfg": "    server {host} {host}:{port}",
-    "haproxy-redirect.cfg": "    http-request redirect code 307 prefix http://{host}:{port}"
+    "haproxy-redirect.cfg": "    http-request return status 307 hdr location http://{host}:{port}%[pathq]"
     " if {{ var(txn.shard) -m int {index} }}",
     "envoy.yaml": "            - endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}",
 }
