@@ -2,23 +2,23 @@
 
 import contextlib
 import http.client
+import resource
 import statistics
 import time
 
 from . import places
-from .native import compile_program
+from .companions import Churn, IdleClients, start_stub, stub_counts
 from .load import run_wrk
-from .processes import BenchmarkError, Process, machine_cpu_seconds
+from .processes import BenchmarkError, machine_cpu_seconds
 from .proxies import Proxy
 
-# The proxy alone on one core; wrk and the stub shard on the other.
-PROXY_CORES = "0"
-LOAD_CORES = "1"
+WARM_UP_SECONDS = 1
 
 
 @contextlib.contextmanager
-def stopping(things):
-    """Stops what the block started, whatever happens in it."""
+def stopping():
+    """A list of what the block started: stopped, the latest first, whatever happens."""
+    things = []
     try:
         yield things
     finally:
@@ -26,89 +26,113 @@ def stopping(things):
             thing.stop()
 
 
-def start_stub(shards, cores=LOAD_CORES):
-    hosts = places.shard_hosts(shards)
-    command = [compile_program("stub_shard"), places.SHARD_PORT, hosts[0], shards]
-    stub = Process("stub_shard", command, cores, places.WORK / "stub_shard.log")
-    stub.wait_until_listening(hosts[-1], places.SHARD_PORT)
-    return stub
-
-
-def stub_counts():
-    """Pushes and bytes of bodies that arrived at the shards so far."""
-    connection = http.client.HTTPConnection(places.shard_hosts(1)[0], places.SHARD_PORT, timeout=10)
-    with contextlib.closing(connection):
-        connection.request("GET", "/counts")
-        return tuple(map(int, connection.getresponse().read().split()))
-
-
 def check_answer(proxy, scenario):
     """One push by hand: the figures of a proxy that answers something else would mean nothing."""
-    connection = http.client.HTTPConnection(places.PROXY_HOST, proxy.port, timeout=10)
-    with contextlib.closing(connection):
-        deadline = time.monotonic() + 10
-        while True:
+    deadline = time.monotonic() + 10
+    while True:
+        connection = http.client.HTTPConnection(places.PROXY_HOST, proxy.port, timeout=10)
+        with contextlib.closing(connection):
             connection.request("POST", "/metrics/job/check", body=b"checks 1\n")
             response = connection.getresponse()
             response.read()
-            if response.status == scenario.status:
-                return
-            # Until its first health checks are done, a proxy may have no shard.
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"{proxy.name} answers {response.status}, not {scenario.status}")
-            time.sleep(0.1)
+        if response.status == scenario.status:
+            break
+        # Until its first health checks are done, a proxy may have no shard.
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"{proxy.name} answers {response.status}, not {scenario.status}")
+        time.sleep(0.1)
+    if scenario.status == 307:
+        location = response.headers["Location"]
+        shards = [f"http://{host}:{places.SHARD_PORT}" for host in places.shard_hosts(scenario.setting.shards)]
+        if location not in [f"{shard}/metrics/job/check" for shard in shards]:
+            raise BenchmarkError(f"{proxy.name} sends clients to {location}")
 
 
-def run_round(proxy, scenario, seconds):
-    pushes_before, _ = stub_counts()
-    machine_before, steal_before = machine_cpu_seconds()
-    cpu_before = proxy.process.cpu_seconds()
-    started = time.monotonic()
-    wrk = run_wrk(proxy.url, scenario.load, seconds, LOAD_CORES)
-    elapsed = time.monotonic() - started
-    cpu = proxy.process.cpu_seconds() - cpu_before
-    _, steal = machine_cpu_seconds()
-    proxy.process.check_alive()
-    pushes, _ = stub_counts()
-    if scenario.status == 200 and pushes - pushes_before < wrk["requests"]:
-        raise BenchmarkError(
-            f"{proxy.name}: wrk counted {wrk['requests']} pushes, the shards only {pushes - pushes_before}"
-        )
+class Meter:
+    """What the proxy, wrk and everything else on the machine worked between two moments."""
+
+    def __init__(self, proxy):
+        self.proxy = proxy
+        self.started = time.monotonic()
+        self.proxy_cpu = proxy.process.cpu_seconds()
+        self.machine_cpu, self.stolen = machine_cpu_seconds()
+        self.wrk_cpu = self._children()
+        self.pushes, self.body_bytes = stub_counts()
+
+    @staticmethod
+    def _children():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def read(self, stub):
+        """The change since it was made, given the stub's processor time before and after."""
+        now = Meter(self.proxy)
+        elapsed = now.started - self.started
+        proxy_cpu = now.proxy_cpu - self.proxy_cpu
+        others = now.machine_cpu - self.machine_cpu - proxy_cpu - (now.wrk_cpu - self.wrk_cpu) - stub
+        return {
+            "proxy_cpu_seconds": proxy_cpu,
+            "core_busy": proxy_cpu / elapsed,
+            # What the machine did beside this benchmark, and what the hypervisor took: in cores.
+            "others_busy": max(others, 0) / elapsed,
+            "stolen": (now.stolen - self.stolen) / elapsed,
+            "arrived": now.pushes - self.pushes,
+        }
+
+
+def run_round(proxy, scenario, stub, seconds):
+    with stopping() as running:
+        if scenario.idle_connections:
+            running.append(IdleClients(proxy, scenario.idle_connections, scenario.load_cores))
+        if scenario.churn:
+            running.append(Churn(proxy))
+        stub_cpu = stub.cpu_seconds()
+        meter = Meter(proxy)
+        wrk = run_wrk(proxy.url, scenario.load, seconds, scenario.load_cores)
+        figures = meter.read(stub.cpu_seconds() - stub_cpu)
+        proxy.process.check_alive()
+        resident = proxy.process.resident_bytes()
+        for companion in running:
+            companion.check()
+    arrived = figures.pop("arrived")
+    if scenario.status == 200 and arrived < wrk["requests"]:
+        raise BenchmarkError(f"{proxy.name}: wrk counted {wrk['requests']} pushes, but only {arrived} arrived")
+    proxy_cpu = figures.pop("proxy_cpu_seconds")
     return {
         "pushes": wrk["requests"],
         "pushes_per_second": wrk["requests"] / (wrk["microseconds"] / 1e6),
-        "cpu_us_per_push": cpu * 1e6 / max(wrk["requests"], 1),
-        "cpu_share": cpu / elapsed,
+        "cpu_us_per_push": proxy_cpu * 1e6 / max(wrk["requests"], 1),
         "p50_us": wrk["p50"],
         "p99_us": wrk["p99"],
         "p999_us": wrk["p999"],
-        "resident_bytes": proxy.process.resident_bytes(),
+        "resident_bytes": resident,
         "errors": sum(wrk["errors"].values()),
-        "stolen_share": (steal - steal_before) / elapsed,
+        **figures,
     }
 
 
 def summarize(rounds):
-    """The medians, but for errors: all of them."""
+    """The medians; but all errors, and the most memory."""
     summary = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     summary["errors"] = sum(one["errors"] for one in rounds)
     summary["resident_bytes"] = max(one["resident_bytes"] for one in rounds)
     return summary
 
 
-def run_scenario(scenario, names, seconds, rounds, warm_up_seconds=1):
-    with stopping([]) as running:
-        running.append(start_stub(scenario.setting.shards))
+def run_scenario(scenario, contestants, seconds, rounds):
+    """contestants: name and binary (None: the usual one) of each; the second of two shardds gets a port of its own."""
+    with stopping() as running:
+        stub = start_stub(scenario.setting.shards, scenario.load_cores)
+        running.append(stub)
         proxies = []
-        for name in names:
-            proxy = Proxy(name, scenario.setting, PROXY_CORES)
+        for name, binary in contestants:
+            proxy = Proxy(name, scenario.setting, scenario.proxy_cores, binary)
             running.append(proxy.process)
             proxies.append(proxy)
-        for proxy in proxies:
             check_answer(proxy, scenario)
-            run_wrk(proxy.url, scenario.load, warm_up_seconds, LOAD_CORES)
-        results = {name: [] for name in names}
+            run_wrk(proxy.url, scenario.load, WARM_UP_SECONDS, scenario.load_cores)
+        results = {proxy.name: [] for proxy in proxies}
         for _ in range(rounds):
             for proxy in proxies:
-                results[proxy.name].append(run_round(proxy, scenario, seconds))
+                results[proxy.name].append(run_round(proxy, scenario, stub, seconds))
     return {name: {"median": summarize(all_rounds), "rounds": all_rounds} for name, all_rounds in results.items()}

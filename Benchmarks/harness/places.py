@@ -7,6 +7,8 @@ BENCHMARKS = pathlib.Path(__file__).resolve().parent.parent
 ROOT = BENCHMARKS.parent
 # Everything that a run writes.
 WORK = ROOT / ".build/bench"
+# What make bench keeps, with RECORD=1.
+RECORDED = BENCHMARKS / "results"
 SHARDD = ROOT / ".build/release/shardd"
 ENVOY = WORK / "envoy/envoy/_bin/envoy"
 

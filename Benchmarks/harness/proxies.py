@@ -1,12 +1,20 @@
 """The proxies that are compared: how each is configured from its template in peers/, and started."""
 
 import dataclasses
-import pathlib
 
 from . import places
 from .processes import Process
 
 PEERS = ("nginx", "haproxy", "envoy")
+# Where shards are, in each template's language: one line a shard, in place of @SERVERS@.
+SERVER_LINES = {
+    "nginx.conf": "        server {host}:{port};",
+    "nginx-redirect.conf": "        {percent:.2f}% {host}:{port};",
+    "haproxy.cfg": "    server {host} {host}:{port}",
+    "haproxy-redirect.cfg": "    http-request return status 307 hdr location http://{host}:{port}%[pathq]"
+    " if {{ var(txn.shard) -m int {index} }}",
+    "envoy.yaml": "            - endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,58 +25,57 @@ class Setting:
     mode: str = "forward"
     workers: int = 1
 
+    @property
+    def is_redirect(self):
+        return self.mode == "redirect"
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
     port: int
     template: str
-    # One line a shard of the template's @SERVERS@.
-    server_line: str
-    command: object
+    redirect_template: str
+    # From the configuration's path and the setting to the arguments.
+    arguments: object
+    program: object
 
 
 KINDS = {
-    "shardd": Kind(18010, "shardd.yml", "", lambda c, s, b: [b or places.SHARDD, f"--config.file={c}"]),
+    "shardd": Kind(18010, "shardd.yml", "shardd.yml", lambda path, _: [f"--config.file={path}"], places.SHARDD),
     "nginx": Kind(
-        18020,
-        "nginx.conf",
-        "        server {host}:{port};",
-        lambda c, s, b: ["/usr/sbin/nginx", "-c", c, "-p", c.parent],
+        18020, "nginx.conf", "nginx-redirect.conf", lambda path, _: ["-c", path, "-p", path.parent], "/usr/sbin/nginx"
     ),
     "haproxy": Kind(
-        18030, "haproxy.cfg", "    server {host} {host}:{port}", lambda c, s, b: ["/usr/sbin/haproxy", "-f", c, "-db"]
+        18030, "haproxy.cfg", "haproxy-redirect.cfg", lambda path, _: ["-f", path, "-db"], "/usr/sbin/haproxy"
     ),
     "envoy": Kind(
         18040,
         "envoy.yaml",
-        "            - endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}",
-        lambda c, s, b: [
-            places.ENVOY,
-            "-c",
-            c,
-            "--concurrency",
-            s.workers,
-            "--disable-hot-restart",
-            "--log-level",
-            "error",
+        None,
+        lambda path, setting: [
+            *("-c", path, "--concurrency", setting.workers),
+            *("--disable-hot-restart", "--log-level", "error"),
         ],
+        places.ENVOY,
     ),
 }
 
 
 class Proxy:
-    """One proxy, which listens once it is made."""
+    """One proxy, which listens once it is made. A name that is no kind's is another shardd, given by its binary."""
 
-    def __init__(self, name, setting, cores, kind=None, binary=None, port=None):
+    def __init__(self, name, setting, cores, binary=None):
         self.name = name
-        self.kind = KINDS[kind or name]
-        self.port = port or self.kind.port
         self.setting = setting
+        kind = KINDS.get(name, KINDS["shardd"])
+        # Two shardds side by side differ in their ports, by whether a binary is given.
+        self.port = kind.port + (1 if binary else 0)
+        self.template = kind.redirect_template if setting.is_redirect else kind.template
         self.work = places.WORK / name
         self.work.mkdir(parents=True, exist_ok=True)
-        self.configuration = self.work / self.kind.template
+        self.configuration = self.work / self.template
         self.configure(places.shard_hosts(setting.shards))
-        command = self.kind.command(self.configuration, setting, binary)
+        command = [binary or kind.program, *kind.arguments(self.configuration, setting)]
         self.process = Process(name, command, cores, self.work / "output.log")
         self.process.wait_until_listening(places.PROXY_HOST, self.port)
 
@@ -77,7 +84,7 @@ class Proxy:
         return f"http://{places.PROXY_HOST}:{self.port}/"
 
     def configure(self, hosts):
-        line = self.kind.server_line
+        """Writes its configuration for these shards, renamed into place: a reload never sees half of it."""
         values = {
             "LISTEN": f"{places.PROXY_HOST}:{self.port}",
             "HOST": places.PROXY_HOST,
@@ -87,10 +94,24 @@ class Proxy:
             "WORK": self.work,
             "SHARD_PORT": places.SHARD_PORT,
             "SHARDS": ", ".join(hosts),
+            "COUNT": len(hosts),
             "RING_SIZE": 500 * len(hosts),
-            "SERVERS": "\n".join(line.format(host=host, port=places.SHARD_PORT) for host in hosts),
+            "SERVERS": self._servers(hosts),
+            "LAST": f"{hosts[-1]}:{places.SHARD_PORT}",
         }
-        text = (places.BENCHMARKS / "peers" / self.kind.template).read_text()
+        text = (places.BENCHMARKS / "peers" / self.template).read_text()
         for name, value in values.items():
             text = text.replace(f"@{name}@", str(value))
-        pathlib.Path(self.configuration).write_text(text)
+        written = self.configuration.with_suffix(".new")
+        written.write_text(text)
+        written.rename(self.configuration)
+
+    def _servers(self, hosts):
+        line = SERVER_LINES.get(self.template, "")
+        # split_clients ends with "everything else", which is the last shard's part.
+        listed = hosts[:-1] if self.template == "nginx-redirect.conf" else hosts
+        percent = 100 / len(hosts)
+        return "\n".join(
+            line.format(host=host, port=places.SHARD_PORT, index=index, percent=percent)
+            for index, host in enumerate(listed)
+        )

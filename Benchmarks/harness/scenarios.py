@@ -6,6 +6,14 @@ from .load import Load
 from .proxies import PEERS, Setting
 
 ALL = ("shardd", *PEERS)
+# The proxy alone on one core; wrk and the stub shard on the other.
+PROXY_CORES = "0"
+LOAD_CORES = "1"
+BOTH_CORES = "0,1"
+# Pauses that make about 16,000 pushes/s of 64 and of 512 connections: what each proxy here can do with ease, so that
+# latencies are those of an equal load.
+EQUAL_64 = (2, 6)
+EQUAL_512 = (24, 40)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,19 +25,56 @@ class Scenario:
     proxies: tuple = ALL
     # The most CPU per push that is wanted, over the best peer's.
     cpu_target: float = None
+    # Whether shardd's p99 is to be no worse than the best peer's, which only an equal load can tell.
+    has_equal_load: bool = False
+    # Whether pushes/s are to be no fewer than the best peer's.
+    has_rate_target: bool = False
     idle_connections: int = 0
+    # Whether the membership changes every second.
+    churn: bool = False
     status: int = 200
+    proxy_cores: str = PROXY_CORES
+    load_cores: str = LOAD_CORES
 
 
+def _main(name, title, load, cpu_target):
+    return Scenario(name, title, load, cpu_target=cpu_target, has_rate_target=True)
+
+
+def _two_cores(name, title, load, workers):
+    setting = Setting(workers=workers)
+    return Scenario(name, title, load, setting, proxy_cores=BOTH_CORES, load_cores=BOTH_CORES)
+
+
+REDIRECT = Setting(mode="redirect")
+EQUAL_LOAD = Load(delay=EQUAL_64)
 SCENARIOS = [
-    Scenario("keepalive-1", "1 connection", Load(connections=1), cpu_target=0.95),
-    Scenario("keepalive-8", "8 connections", Load(connections=8), cpu_target=0.90),
-    Scenario("keepalive-64", "64 connections", Load(connections=64), cpu_target=0.70),
-    Scenario("keepalive-512", "512 connections", Load(connections=512), cpu_target=0.70),
-    Scenario("new-connections", "a new connection per push", Load(keep_alive=False), cpu_target=0.85),
-    Scenario("body-16k", "bodies of 16 kB", Load(body_bytes=16_000), cpu_target=0.90),
-    Scenario("body-200k", "bodies of 200 kB", Load(body_bytes=200_000, groups=50), cpu_target=1.0),
+    _main("keepalive-1", "1 connection", Load(connections=1), 0.95),
+    _main("keepalive-8", "8 connections", Load(connections=8), 0.90),
+    _main("keepalive-64", "64 connections", Load(connections=64), 0.70),
+    _main("keepalive-512", "512 connections", Load(connections=512), 0.70),
+    _main("new-connections", "a new connection per push", Load(keep_alive=False), 0.85),
+    _main("body-16k", "bodies of 16 kB", Load(body_bytes=16_000), 0.90),
+    _main("body-200k", "bodies of 200 kB", Load(body_bytes=200_000, groups=50), 1.0),
+    Scenario("equal-64", "64 connections, about 16,000 pushes/s", EQUAL_LOAD, has_equal_load=True),
+    Scenario(
+        "equal-512",
+        "512 connections, about 16,000 pushes/s",
+        Load(connections=512, delay=EQUAL_512),
+        has_equal_load=True,
+    ),
+    Scenario("idle-10000", "10,000 idle connections, 64 busy", idle_connections=10_000),
     Scenario("shards-30", "30 shards", setting=Setting(shards=30)),
     Scenario("shards-300", "300 shards", setting=Setting(shards=300)),
+    Scenario("redirect", "redirecting", setting=REDIRECT, proxies=("shardd", "nginx", "haproxy"), status=307),
+    Scenario("steady-30", "30 shards, the same ones throughout", EQUAL_LOAD, Setting(shards=30), ("shardd",)),
+    Scenario(
+        "churn-30", "30 or 29 shards, another each second", EQUAL_LOAD, Setting(shards=30), ("shardd",), churn=True
+    ),
+    Scenario("churn-300", "300 or 299 shards", EQUAL_LOAD, Setting(shards=300), ("shardd",), churn=True),
+    _two_cores("workers-1", "1 worker, two cores shared with the load", Load(), 1),
+    _two_cores("workers-2", "2 workers, two cores shared with the load", Load(), 2),
+    _two_cores("workers-1-new", "1 worker, a new connection per push", Load(keep_alive=False), 1),
+    _two_cores("workers-2-new", "2 workers, a new connection per push", Load(keep_alive=False), 2),
 ]
 QUICK = ["keepalive-1", "keepalive-8", "keepalive-64", "keepalive-512", "new-connections"]
