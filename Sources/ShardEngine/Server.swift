@@ -65,7 +65,7 @@ public final class Server {
             descriptorLimit: Server.connectionLimit(descriptors, configuration),
             logger: logger
         )
-        membership = Membership(shards: configuration.servers, source: .config)
+        membership = Membership(servers: configuration)
         ring = Ring(shards: membership.shards, vnodes: configuration.hash.vnodes)
         ringBuilder = RingBuilder(mailbox: loop.mailbox)
         var changed: (Membership) -> Void = { _ in }

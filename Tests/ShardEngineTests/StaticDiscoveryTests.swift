@@ -31,7 +31,8 @@ import Testing
         #expect(shards.allSatisfy { !$0.requests.isEmpty })
         // Thirty-two at a time: the last ones come after three rounds of 50 ms.
         #expect(MonotonicTime.now().since(start) >= .milliseconds(150))
-        #expect(memberships == [Membership(shards: configuration.servers, source: .static)])
+        // No shard was left out, or there would have been a change.
+        #expect(memberships.isEmpty)
         discovery.stop()
     }
 }

@@ -31,7 +31,7 @@ final class Discovery {
         self.configuration = configuration
         self.logger = logger
         self.onChange = onChange
-        last = Membership(shards: configuration.servers, source: .config)
+        last = Membership(servers: configuration)
     }
 
     /// Starts with the membership of the file, and goes on from there.

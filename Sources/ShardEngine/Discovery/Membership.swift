@@ -6,9 +6,9 @@ public struct Membership: Equatable, Sendable {
     public enum Source: String, Sendable {
         /// Consul's health endpoint.
         case consul
-        /// shardd's own probes of the servers in the file.
+        /// The file without Consul: its servers, less those that shardd's own probes find unhealthy.
         case `static`
-        /// The file, before Consul or the probes have answered.
+        /// The file, before Consul has answered.
         case config
     }
 
@@ -21,5 +21,10 @@ public struct Membership: Equatable, Sendable {
     public init(shards: some Sequence<ShardAddress>, source: Source) {
         self.shards = Set(shards).sorted()
         self.source = source
+    }
+
+    /// What a start begins with: the servers of the file.
+    init(servers configuration: Configuration) {
+        self.init(shards: configuration.servers, source: configuration.consul == nil ? .static : .config)
     }
 }

@@ -15,7 +15,6 @@ final class StaticDiscovery {
     private var probes: [ShardAddress: HealthProbe] = [:]
     /// Servers that this round has yet to probe, the next one last.
     private var waiting: [ShardAddress] = []
-    private var hasProbed = false
 
     init(
         loop: EventLoop,
@@ -73,7 +72,6 @@ final class StaticDiscovery {
         probes[shard] = nil
         probeNext()
         metrics.count(outcome == .healthy ? .success : .unreachable)
-        hasProbed = true
         let hasChanged = membership.record(shard, isHealthy: outcome == .healthy)
         if hasChanged {
             var metadata: Logger.Metadata = ["shard": "\(shard)"]
@@ -84,7 +82,7 @@ final class StaticDiscovery {
     }
 
     private func tell() {
-        onChange(Membership(shards: membership.shards, source: hasProbed ? .static : .config))
+        onChange(Membership(shards: membership.shards, source: .static))
     }
 
     /// How many descriptors probes may take at a time: with none left, healthy shards would seem dead.

@@ -73,23 +73,21 @@ final class ShardPool {
     /// A connection has ended; the exchanges had no answer on it.
     func broke(_ pipeline: Pipeline, _ exchanges: Deque<Exchange>, isReset: Bool) {
         remove(pipeline)
-        // A reset of a connection that never answered is a shard that has died with connections in its backlog.
-        let neverServed = isReset && pipeline.answerCount == 0
+        // A second connection that is reset before it ever answered: a shard that has died with it in its backlog.
+        let neverServed = isReset && pipeline.answerCount == 0 && settings.failsOver
+        var isDead = false
         for exchange in exchanges.reversed() where !exchange.isAbandoned {
             if pipeline.hasSent(exchange) {
-                guard exchange.resends == 0 || neverServed && settings.failsOver else {
+                if exchange.resends > 0, !neverServed {
                     exchange.fail(.brokeConnection)
                     continue
                 }
+                if exchange.resends > 0 { isDead = true }
                 exchange.resends += 1
             }
             if exchange.largeBody == nil { waiting.prepend(exchange) } else { waitingLarge.prepend(exchange) }
         }
-        if neverServed, waitingCount > 0 {
-            unreachable(String(cString: strerror(ECONNRESET)))
-        } else {
-            pump()
-        }
+        if isDead { unreachable(String(cString: strerror(ECONNRESET))) } else { pump() }
     }
 
     /// The shard's name does not resolve, or no connection to it can be made: others take its pushes.
