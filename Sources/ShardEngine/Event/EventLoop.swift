@@ -44,6 +44,11 @@ public final class EventLoop {
         }
     }
 
+    /// Handles what is ready now; to be called from the end of a turn only.
+    func poll() {
+        event_base_loop(base, EVLOOP_NONBLOCK)
+    }
+
     /// Ends `run()` after the present turn.
     public func stop() {
         isStopped = true

@@ -116,8 +116,12 @@ final class HTTPServer {
     /// taken, in the turn that is under way, and then no more.
     func drain() {
         isDraining = true
+        // From here on the kernel leaves new clients to ask again, and another listener on the port answers.
+        listener?.stopQueueing()
         let lastAccept = Timer(loop: loop) { [unowned self] in
             loop.park { [self] in
+                loop.poll()
+                adoptNewcomers()
                 listener = nil
                 self.lastAccept = nil
             }

@@ -85,6 +85,11 @@ final class Listener {
         evconnlistener_set_error_cb(listener) { listener, _ in evconnlistener_disable(listener) }
     }
 
+    /// Has the kernel take no more connections than it has; those are still to be accepted.
+    func stopQueueing() {
+        listen(evconnlistener_get_fd(listener), 0)
+    }
+
     /// Stops accepting; the kernel keeps new connections waiting.
     func pause() {
         evconnlistener_disable(listener)
