@@ -1,7 +1,8 @@
 # shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit-test system-test lint check bench bench-quick
+.PHONY: help build run test unit-test system-test lint check \
+	bench bench-quick bench-compare
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,9 +32,13 @@ check: ## The order of the folders, the import rule, the lengths of files and fu
 	scripts/check-layout
 
 bench: build ## shardd against nginx, HAProxy and Envoy, about half an hour; BENCH='--scenarios keepalive-64' chooses
-	@scripts/install-deps bench
+	@scripts/install-deps bench envoy
 	/usr/bin/python3 -B Benchmarks/bench.py $(BENCH)
 
 bench-quick: build ## The core of it, about a minute
-	@scripts/install-deps bench
+	@scripts/install-deps bench envoy
 	/usr/bin/python3 -B Benchmarks/bench.py --quick $(BENCH)
+
+bench-compare: build ## shardd of this tree against that of another revision: BASE=main
+	@scripts/install-deps bench
+	/usr/bin/python3 -B Benchmarks/compare.py $(or $(BASE),main) $(BENCH)

@@ -9,12 +9,13 @@ import threading
 
 from . import places
 from .native import compile_program
-from .processes import BenchmarkError, Process
+from .processes import BenchmarkError, Process, require_free
 
 
 def start_stub(shards, cores):
     hosts = places.shard_hosts(shards)
     command = [compile_program("stub_shard"), places.SHARD_PORT, hosts[0], shards]
+    require_free(hosts[0], places.SHARD_PORT, "the stub shard")
     stub = Process("stub_shard", command, cores, places.WORK / "stub_shard.log")
     stub.wait_until_listening(hosts[-1], places.SHARD_PORT)
     return stub

@@ -120,13 +120,13 @@ def summarize(rounds):
 
 
 def run_scenario(scenario, contestants, seconds, rounds):
-    """contestants: name and binary (None: the usual one) of each; the second of two shardds gets a port of its own."""
+    """contestants: name and binary (None: the usual one) of each, in the order of their rounds."""
     with stopping() as running:
         stub = start_stub(scenario.setting.shards, scenario.load_cores)
         running.append(stub)
         proxies = []
-        for name, binary in contestants:
-            proxy = Proxy(name, scenario.setting, scenario.proxy_cores, binary)
+        for port, (name, binary) in enumerate(contestants, places.FIRST_PROXY_PORT):
+            proxy = Proxy(name, scenario.setting, scenario.proxy_cores, port, binary)
             running.append(proxy.process)
             proxies.append(proxy)
             check_answer(proxy, scenario)

@@ -12,7 +12,9 @@ RECORDED = BENCHMARKS / "results"
 SHARDD = ROOT / ".build/release/shardd"
 ENVOY = WORK / "envoy/envoy/_bin/envoy"
 
+# Each proxy of a run listens on the next port.
 PROXY_HOST = "127.78.0.1"
+FIRST_PROXY_PORT = 18010
 SHARD_PORT = 19091
 _FIRST_SHARD = ipaddress.IPv4Address("127.77.0.1")
 

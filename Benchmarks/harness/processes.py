@@ -16,6 +16,12 @@ class BenchmarkError(Exception):
     """What makes a run worthless: it ends with this line."""
 
 
+def require_free(host, port, name):
+    """With SO_REUSEPORT, which all proxies set, a process left over from elsewhere would take part of the load."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        raise BenchmarkError(f"{host}:{port} is taken, which is for {name}: does another benchmark run?")
+
+
 class Process:
     """A program and its children. The kernel ends it when the harness dies, however that happens (setpriv)."""
 

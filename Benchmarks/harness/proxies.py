@@ -3,7 +3,7 @@
 import dataclasses
 
 from . import places
-from .processes import Process
+from .processes import Process, require_free
 
 PEERS = ("nginx", "haproxy", "envoy")
 # Where shards are, in each template's language: one line a shard, in place of @SERVERS@.
@@ -24,6 +24,8 @@ class Setting:
     shards: int = 3
     mode: str = "forward"
     workers: int = 1
+    # Of HAProxy: its best is another for large bodies.
+    buffer_bytes: int = 16_384
 
     @property
     def is_redirect(self):
@@ -32,7 +34,6 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    port: int
     template: str
     redirect_template: str
     # From the configuration's path and the setting to the arguments.
@@ -41,15 +42,12 @@ class Kind:
 
 
 KINDS = {
-    "shardd": Kind(18010, "shardd.yml", "shardd.yml", lambda path, _: [f"--config.file={path}"], places.SHARDD),
+    "shardd": Kind("shardd.yml", "shardd.yml", lambda path, _: [f"--config.file={path}"], places.SHARDD),
     "nginx": Kind(
-        18020, "nginx.conf", "nginx-redirect.conf", lambda path, _: ["-c", path, "-p", path.parent], "/usr/sbin/nginx"
+        "nginx.conf", "nginx-redirect.conf", lambda path, _: ["-c", path, "-p", path.parent], "/usr/sbin/nginx"
     ),
-    "haproxy": Kind(
-        18030, "haproxy.cfg", "haproxy-redirect.cfg", lambda path, _: ["-f", path, "-db"], "/usr/sbin/haproxy"
-    ),
+    "haproxy": Kind("haproxy.cfg", "haproxy-redirect.cfg", lambda path, _: ["-f", path, "-db"], "/usr/sbin/haproxy"),
     "envoy": Kind(
-        18040,
         "envoy.yaml",
         None,
         lambda path, setting: [
@@ -64,17 +62,17 @@ KINDS = {
 class Proxy:
     """One proxy, which listens once it is made. A name that is no kind's is another shardd, given by its binary."""
 
-    def __init__(self, name, setting, cores, binary=None):
+    def __init__(self, name, setting, cores, port, binary=None):
         self.name = name
         self.setting = setting
+        self.port = port
         kind = KINDS.get(name, KINDS["shardd"])
-        # Two shardds side by side differ in their ports, by whether a binary is given.
-        self.port = kind.port + (1 if binary else 0)
         self.template = kind.redirect_template if setting.is_redirect else kind.template
         self.work = places.WORK / name
         self.work.mkdir(parents=True, exist_ok=True)
         self.configuration = self.work / self.template
         self.configure(places.shard_hosts(setting.shards))
+        require_free(places.PROXY_HOST, port, name)
         command = [binary or kind.program, *kind.arguments(self.configuration, setting)]
         self.process = Process(name, command, cores, self.work / "output.log")
         self.process.wait_until_listening(places.PROXY_HOST, self.port)
@@ -91,6 +89,7 @@ class Proxy:
             "PORT": self.port,
             "MODE": self.setting.mode,
             "WORKERS": self.setting.workers,
+            "BUFFER": self.setting.buffer_bytes,
             "WORK": self.work,
             "SHARD_PORT": places.SHARD_PORT,
             "SHARDS": ", ".join(hosts),

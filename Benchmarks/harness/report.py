@@ -41,13 +41,6 @@ def scenario_table(results):
     return table(rows)
 
 
-def spread(results, name, base):
-    """The least and the most of the ratio of CPU per push in one round: how far the ratio of the medians is to trust."""
-    pairs = zip(results[name]["rounds"], results[base]["rounds"])
-    ratios = [ours["cpu_us_per_push"] / theirs["cpu_us_per_push"] for ours, theirs in pairs]
-    return min(ratios), max(ratios)
-
-
 def targets_of(scenario, results):
     """(what, figure, limit, whether it was reached) for each target of the scenario, of those that can be told."""
     ours = results["shardd"]["median"]

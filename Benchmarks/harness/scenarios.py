@@ -37,8 +37,8 @@ class Scenario:
     load_cores: str = LOAD_CORES
 
 
-def _main(name, title, load, cpu_target):
-    return Scenario(name, title, load, cpu_target=cpu_target, has_rate_target=True)
+def _main(name, title, load, cpu_target, setting=Setting()):
+    return Scenario(name, title, load, setting, cpu_target=cpu_target, has_rate_target=True)
 
 
 def _two_cores(name, title, load, workers):
@@ -46,6 +46,7 @@ def _two_cores(name, title, load, workers):
     return Scenario(name, title, load, setting, proxy_cores=BOTH_CORES, load_cores=BOTH_CORES)
 
 
+LARGE_BODIES = Setting(buffer_bytes=32_768)
 REDIRECT = Setting(mode="redirect")
 EQUAL_LOAD = Load(delay=EQUAL_64)
 SCENARIOS = [
@@ -54,8 +55,8 @@ SCENARIOS = [
     _main("keepalive-64", "64 connections", Load(connections=64), 0.70),
     _main("keepalive-512", "512 connections", Load(connections=512), 0.70),
     _main("new-connections", "a new connection per push", Load(keep_alive=False), 0.85),
-    _main("body-16k", "bodies of 16 kB", Load(body_bytes=16_000), 0.90),
-    _main("body-200k", "bodies of 200 kB", Load(body_bytes=200_000, groups=50), 1.0),
+    _main("body-16k", "bodies of 16 kB", Load(body_bytes=16_000), 0.90, LARGE_BODIES),
+    _main("body-200k", "bodies of 200 kB", Load(body_bytes=200_000, groups=50), 1.0, LARGE_BODIES),
     Scenario("equal-64", "64 connections, about 16,000 pushes/s", EQUAL_LOAD, has_equal_load=True),
     Scenario(
         "equal-512",
