@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help build run test unit-test system-test lint check \
-	bench bench-quick bench-compare
+	bench bench-quick bench-compare bench-gate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,3 +42,7 @@ bench-quick: build ## The core of it, about a minute
 bench-compare: build ## shardd of this tree against that of another revision: BASE=main
 	@scripts/install-deps bench
 	/usr/bin/python3 -B Benchmarks/compare.py $(or $(BASE),main) $(BENCH)
+
+bench-gate: build ## Instructions, allocations and system calls of a push, against Benchmarks/gate.json; RECORD=1 writes it
+	@scripts/install-deps gate
+	/usr/bin/python3 -B Benchmarks/gate.py

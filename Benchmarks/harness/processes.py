@@ -25,12 +25,18 @@ def require_free(host, port, name):
 class Process:
     """A program and its children. The kernel ends it when the harness dies, however that happens (setpriv)."""
 
-    def __init__(self, name, command, cores, log):
+    def __init__(self, name, command, cores, log, environment=None):
         self.name = name
         self.log = pathlib.Path(log)
         pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", cores, *map(str, command)]
         with open(self.log, "wb") as output:
-            self._popen = subprocess.Popen(pinned, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            self._popen = subprocess.Popen(
+                pinned,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+            )
 
     @property
     def pid(self):
@@ -70,11 +76,11 @@ class Process:
         self.check_alive()
         self._popen.send_signal(number)
 
-    def stop(self):
+    def stop(self, seconds=3):
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)
             try:
-                self._popen.wait(timeout=3)
+                self._popen.wait(timeout=seconds)
             except subprocess.TimeoutExpired:
                 self._popen.kill()
                 self._popen.wait()
