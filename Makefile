@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help build run test unit-test system-test lint check \
-	bench bench-quick bench-compare bench-gate
+	bench bench-quick bench-compare bench-sharding bench-gate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ bench-quick: build ## The core of it, about a minute
 bench-compare: build ## shardd of this tree against that of another revision: BASE=main
 	@scripts/install-deps bench
 	/usr/bin/python3 -B Benchmarks/compare.py $(or $(BASE),main) $(BENCH)
+
+bench-sharding: build ## Pushes/s over 1, 2, 4 and 8 real Pushgateways with their consistency check on
+	@scripts/install-deps bench
+	/usr/bin/python3 -B Benchmarks/sharding.py $(BENCH)
 
 bench-gate: build ## Instructions, allocations and system calls of a push, against Benchmarks/gate.json; RECORD=1 writes it
 	@scripts/install-deps gate

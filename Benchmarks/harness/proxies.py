@@ -62,7 +62,7 @@ KINDS = {
 class Proxy:
     """One proxy, which listens once it is made. A name that is no kind's is another shardd, given by its binary."""
 
-    def __init__(self, name, setting, cores, port, binary=None):
+    def __init__(self, name, setting, cores, port, binary=None, hosts=None):
         self.name = name
         self.setting = setting
         self.port = port
@@ -71,7 +71,7 @@ class Proxy:
         self.work = places.WORK / name
         self.work.mkdir(parents=True, exist_ok=True)
         self.configuration = self.work / self.template
-        self.configure(places.shard_hosts(setting.shards))
+        self.configure(hosts or places.shard_hosts(setting.shards))
         require_free(places.PROXY_HOST, port, name)
         command = [binary or kind.program, *kind.arguments(self.configuration, setting)]
         self.process = Process(name, command, cores, self.work / "output.log")
