@@ -4,7 +4,6 @@
 import argparse
 import json
 import os
-import shutil
 import sys
 
 from harness import places
@@ -34,15 +33,38 @@ def arguments():
     unknown = set(options.scenarios) - {scenario.name for scenario in SCENARIOS} | set(options.proxies) - set(ALL)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    is_whole = len(options.scenarios) == len(SCENARIOS) and len(options.proxies) == len(ALL) and not options.quick
+    if is_recording() and not is_whole:
+        parser.error("RECORD=1 keeps whole runs only")
     return options
 
 
-def record():
-    """What is checked in is what a whole run found, and changes only when asked for."""
-    places.RECORDED.mkdir(exist_ok=True)
-    for file in ("results.json", "chart.svg"):
-        shutil.copyfile(places.WORK / file, places.RECORDED / file)
-    print(f"recorded in {places.RECORDED.relative_to(places.ROOT)}")
+def is_recording():
+    return os.environ.get("RECORD") == "1"
+
+
+def report(document):
+    """The tables of a run, in Markdown."""
+    machine, versions = document["machine"], document["versions"]
+    heading = f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}; "
+    heading += ", ".join(f"{name} {version}" for name, version in versions.items())
+    heading += f"; medians of {document['rounds']} rounds of {document['seconds']} s."
+    parts = ["# What make bench found", heading, "## Targets", targets_table(document["targets"])]
+    for scenario in document["scenarios"].values():
+        parts += [f"## {scenario['title']}", scenario_table(scenario["proxies"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(document, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(report(document))
+    (folder / "results.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    (folder / "chart.svg").write_text(chart(document))
+    print(f"\nreport.md, results.json and chart.svg are in {folder.relative_to(places.ROOT)}")
+
+
+def without_rounds(results):
+    return {name: {"median": result["median"]} for name, result in results.items()}
 
 
 def main():
@@ -55,22 +77,22 @@ def main():
         if not contestants:
             continue
         results[scenario.name] = run_scenario(scenario, contestants, options.seconds, options.rounds)
-        print(f"\n### {scenario.title}\n\n{scenario_table(results[scenario.name])}", flush=True)
-    targets = all_targets(scenarios, results)
+        print(f"\n## {scenario.title}\n\n{scenario_table(results[scenario.name])}", flush=True)
     document = {
         "machine": machine(),
         "versions": versions(options.proxies),
         "seconds": options.seconds,
         "rounds": options.rounds,
-        "targets": targets,
+        "targets": all_targets(scenarios, results),
         "scenarios": {s.name: {"title": s.title, "proxies": results[s.name]} for s in scenarios if s.name in results},
     }
-    (places.WORK / "results.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    (places.WORK / "chart.svg").write_text(chart(document))
-    print(f"\n### Targets\n\n{targets_table(targets)}")
-    print(f"\nresults.json and chart.svg are in {places.WORK.relative_to(places.ROOT)}")
-    if os.environ.get("RECORD") == "1":
-        record()
+    print(f"\n## Targets\n\n{targets_table(document['targets'])}")
+    write(document, places.WORK)
+    if is_recording():
+        # What is checked in is what a whole run found, without its rounds, and changes only when asked for.
+        for scenario in document["scenarios"].values():
+            scenario["proxies"] = without_rounds(scenario["proxies"])
+        write(document, places.RECORDED)
 
 
 if __name__ == "__main__":

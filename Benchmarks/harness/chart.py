@@ -47,7 +47,10 @@ def _group(label, proxies, y, scale):
         top, length = y + index * (BAR + GAP), figure / best * scale
         parts.append(f'<rect x="{LEFT}" y="{top}" width="{length:.1f}" height="{BAR}" rx="2" fill="{COLOURS[name]}"/>')
         weight = "bold" if name == "shardd" else "normal"
-        parts.append(_text(LEFT + length + 5, top + 9, f"{figure:.1f} µs", size=10, weight=weight))
+        # Right of its bar, and of the dashed line where that would cross it.
+        x = LEFT + length + 5
+        x = LEFT + scale + 5 if x < LEFT + scale < x + 50 else x
+        parts.append(_text(x, top + 9, f"{figure:.1f} µs", size=10, weight=weight))
     return parts, height
 
 

@@ -112,10 +112,12 @@ def run_round(proxy, scenario, stub, seconds):
 
 
 def summarize(rounds):
-    """The medians; but all errors, and the most memory."""
+    """The medians; but all errors, and the most memory. The least and the most CPU show how far to trust it."""
     summary = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     summary["errors"] = sum(one["errors"] for one in rounds)
     summary["resident_bytes"] = max(one["resident_bytes"] for one in rounds)
+    cpu = [one["cpu_us_per_push"] for one in rounds]
+    summary["cpu_us_per_push_range"] = [min(cpu), max(cpu)]
     return summary
 
 

@@ -72,7 +72,10 @@ SCENARIOS = [
     Scenario(
         "churn-30", "30 or 29 shards, another each second", EQUAL_LOAD, Setting(shards=30), ("shardd",), churn=True
     ),
-    Scenario("churn-300", "300 or 299 shards", EQUAL_LOAD, Setting(shards=300), ("shardd",), churn=True),
+    Scenario("steady-300", "300 shards, the same ones throughout", EQUAL_LOAD, Setting(shards=300), ("shardd",)),
+    Scenario(
+        "churn-300", "300 or 299 shards, another each second", EQUAL_LOAD, Setting(shards=300), ("shardd",), churn=True
+    ),
     _two_cores("workers-1", "1 worker, two cores shared with the load", Load(), 1),
     _two_cores("workers-2", "2 workers, two cores shared with the load", Load(), 2),
     _two_cores("workers-1-new", "1 worker, a new connection per push", Load(keep_alive=False), 1),
