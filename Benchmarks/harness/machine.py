@@ -35,7 +35,7 @@ def versions(names):
     found = {}
     for name in names:
         result = subprocess.run(list(map(str, VERSION_COMMANDS[name])), capture_output=True, text=True, timeout=30)
-        match = re.search(r"\d+\.\d+\.\d+\S*", result.stdout + result.stderr)
+        match = re.search(r"\d+\.\d+\.\d+", result.stdout + result.stderr)
         found[name] = match.group() if match else "unknown"
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=places.ROOT, capture_output=True, text=True, timeout=30
