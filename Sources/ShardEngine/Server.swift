@@ -17,6 +17,11 @@ public final class Server {
     private let workers: WorkerGroup
     private let discovery: Discovery
     private let ringBuilder: RingBuilder
+    private let hints: Hints
+    private let handover: Handover
+    private let reconciler: Reconciler
+    private var reconcileMetrics = ReconcileMetrics()
+    /// The ring in force.
     private var ring: Ring
     private var configuration: Configuration
     private var membership: Membership
@@ -43,6 +48,7 @@ public final class Server {
             throw .runtime(error.description)
         }
         server.loop.run()
+        server.reconciler.stop()
         server.workers.close()
         server.logger.info("shardd has stopped")
     }
@@ -68,14 +74,37 @@ public final class Server {
         membership = Membership(servers: configuration)
         ring = Ring(shards: membership.shards, vnodes: configuration.hash.vnodes)
         ringBuilder = RingBuilder(mailbox: loop.mailbox)
+        hints = Hints(loop: loop, resolver: resolver, logger: logger)
+        var ringsChanged: (RingSet) -> Void = { _ in }
+        handover = Handover(
+            loop: loop,
+            ring: ring,
+            hold: configuration.hold,
+            builder: ringBuilder,
+            hints: hints,
+            logger: logger
+        ) { ringsChanged($0) }
+        var runsChanged: (RunState) -> Void = { _ in }
+        var counted: (ReconcileMetrics) -> Void = { _ in }
+        reconciler = Reconciler(
+            home: loop.mailbox,
+            logger: logger,
+            onState: { runsChanged($0) },
+            onMetrics: { counted($0) }
+        )
         var changed: (Membership) -> Void = { _ in }
         discovery = Discovery(loop: loop, resolver: resolver, configuration: configuration, logger: logger) {
             changed($0)
         }
         changed = { [unowned self] in membershipChanged($0) }
+        ringsChanged = { [unowned self] in use($0) }
+        runsChanged = { [unowned self] in handover.observe($0) }
+        counted = { [unowned self] in reconcileMetrics = $0 }
         connectParts()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
-        workers.use(ring)
+        workers.use(handover.rings)
+        tellReconciler()
+        reconciler.start()
         discovery.start()
         let address = ShardAddress(host: configuration.listen.host ?? "*", port: workers.port)
         workers.start()
@@ -93,6 +122,7 @@ public final class Server {
         for worker in workers.all {
             let admin = AdminHandler(server: self, forwarder: worker.forwarder)
             worker.pushHandler.onOther = { admin.handle($0, $1) }
+            connectToHandover(worker)
         }
         signals = [
             SignalEvent(loop: loop, signal: SIGTERM) { [unowned self] in quit() },
@@ -101,27 +131,50 @@ public final class Server {
         ]
     }
 
-    // MARK: Membership
-
-    private func membershipChanged(_ membership: Membership) {
-        self.membership = membership
-        rebuildRing()
-    }
-
-    private func rebuildRing() {
-        let membership = self.membership
-        ringBuilder.build(shards: membership.shards, vnodes: configuration.hash.vnodes) { [unowned self] ring in
-            use(ring)
+    /// Has the worker tell of shards that missed something, or that answer again, wherever its loop is.
+    private func connectToHandover(_ worker: Worker) {
+        let mailbox = worker.loop.mailbox
+        worker.forwarder.onMissed = { [unowned self] shard, path in
+            onOwnLoop(from: mailbox) { $0.missed(shard, path) }
+        }
+        worker.onShardAnswers = { [unowned self] shard, wasPassedOver, done in
+            let done = LoopBound(done)
+            onOwnLoop(from: mailbox) { server in
+                server.handover.answers(shard, wasPassedOver: wasPassedOver) { [unowned server] in
+                    server.answer(on: mailbox) { done.value() }
+                }
+            }
         }
     }
 
-    private func use(_ ring: Ring) {
-        let present = self.ring
+    // MARK: Membership
+
+    private func membershipChanged(_ membership: Membership) {
+        let isFirst = self.membership.source == .config
+        self.membership = membership
+        rebuildRing(isFirst: isFirst)
+    }
+
+    private func rebuildRing(isFirst: Bool = false) {
+        let membership = self.membership
+        ringBuilder.build(shards: membership.shards, vnodes: configuration.hash.vnodes) { [unowned self] ring in
+            handover.change(to: ring, isFirst: isFirst)
+        }
+    }
+
+    private func missed(_ shard: ShardAddress, _ path: [UInt8]) {
+        if configuration.movesGroups { hints.add(shard, path: path) }
+    }
+
+    /// Routes pushes by other rings, and tells of it where another one is in force.
+    private func use(_ rings: RingSet) {
+        workers.use(rings)
+        let present = ring
+        ring = rings.ring
+        defer { tellReconciler() }
         guard ring.shards != present.shards || ring.vnodes != present.vnodes else { return }
         generation += 1
         ringChangedAt = wallClock()
-        self.ring = ring
-        workers.use(ring)
         logger.info(
             "ring changed",
             metadata: [
@@ -130,6 +183,16 @@ public final class Server {
                 "left": "\(present.shards.filter { !ring.shards.contains($0) })",
             ]
         )
+    }
+
+    private func tellReconciler() {
+        let input = ReconcilerInput(
+            configuration: configuration,
+            rings: handover.rings,
+            isSettled: handover.isSettled,
+            generation: generation
+        )
+        reconciler.update(input)
     }
 
     // MARK: Descriptors
@@ -199,7 +262,9 @@ extension Server: AdminDelegate {
             isDraining: isDraining,
             wasLastReloadSuccessful: wasLastReloadSuccessful,
             polls: discovery.metrics.polls,
-            lastPollSuccess: discovery.metrics.lastSuccess
+            lastPollSuccess: discovery.metrics.lastSuccess,
+            reconcile: reconcileMetrics,
+            draining: handover.draining
         )
     }
 
@@ -234,10 +299,12 @@ extension Server: AdminDelegate {
     private func apply(_ loaded: Configuration) {
         let hadVnodes = configuration.hash.vnodes
         configuration = loaded
+        handover.hold = loaded.hold
         logLevel.level = loaded.logLevel ?? options.logLevel
         let descriptorLimit = Server.connectionLimit(descriptors, loaded)
         workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }
         discovery.apply(loaded)
+        tellReconciler()
         if loaded.hash.vnodes != hadVnodes { rebuildRing() }
     }
 

@@ -48,6 +48,15 @@ struct ConfigurationFile: ParsableArguments {
 
     /// The file when none is named.
     static let defaultPath = "shardd.yml"
+
+    /// What the file says.
+    func load() throws -> Configuration {
+        do throws(ConfigurationErrors) {
+            return try Configuration.load(file: path)
+        } catch {
+            throw Failure.configuration(error)
+        }
+    }
 }
 
 extension LogFormat: ExpressibleByArgument {}

@@ -10,7 +10,7 @@ struct Shardd: ParsableCommand {
         commandName: "shardd",
         abstract: "A stateless ingress tier for Prometheus Pushgateways.",
         version: "shardd \(sharddVersion)",
-        subcommands: [Serve.self, CheckConfig.self, Locate.self],
+        subcommands: [Serve.self, CheckConfig.self, Locate.self, Reconcile.self, Drain.self],
         defaultSubcommand: Serve.self
     )
 

@@ -63,6 +63,7 @@ private struct RingDocument: Encodable {
                 share: status.ring.share(of: index)
             )
         }
+        shards += status.draining.map { Shard(address: $0.text, state: "draining", points: 0, share: 0) }
     }
 }
 

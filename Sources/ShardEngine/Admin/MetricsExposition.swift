@@ -22,6 +22,7 @@ struct MetricsExposition: ~Copyable {
         writeShards()
         writeRing()
         writeDiscovery()
+        writeReconciling()
         writeProcess()
     }
 
@@ -103,6 +104,26 @@ struct MetricsExposition: ~Copyable {
             "Whether the configuration was valid when it was last read."
         )
         text.sample(status.wasLastReloadSuccessful ? 1 : 0)
+    }
+
+    private mutating func writeReconciling() {
+        let reconcile = status.reconcile
+        text.family("shardd_reconcile_runs_total", .counter, "Runs of moving groups to their owners, by result.")
+        for result in RunResult.allCases {
+            text.sample(Double(reconcile.runs[result] ?? 0), labels: [("result", result.rawValue)])
+        }
+        text.family("shardd_reconcile_groups_moved_total", .counter, "Groups that were pushed to their owners.")
+        text.sample(Double(reconcile.moved))
+        text.family("shardd_reconcile_copies_deleted_total", .counter, "Copies of groups that were deleted.")
+        text.sample(Double(reconcile.deleted))
+        text.family("shardd_reconcile_duplicate_groups", .gauge, "Groups that the last run left on several shards.")
+        text.sample(Double(reconcile.duplicates))
+        text.family(
+            "shardd_reconcile_last_success_timestamp_seconds",
+            .gauge,
+            "When a run last left every group on its owner alone."
+        )
+        text.sample(reconcile.lastSuccess ?? 0)
     }
 
     private mutating func writeProcess() {

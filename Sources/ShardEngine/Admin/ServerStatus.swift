@@ -16,6 +16,9 @@ struct ServerStatus: Sendable {
     var polls: [PollResult: UInt64]
     /// When a poll last succeeded, in seconds since 1970.
     var lastPollSuccess: Double?
+    var reconcile: ReconcileMetrics
+    /// Shards off the ring that are being emptied.
+    var draining: [ShardAddress]
 
     /// Whether pushes are welcome.
     var isReady: Bool { !ring.isEmpty && !isDraining }

@@ -102,6 +102,8 @@ public struct Configuration: Equatable, Sendable {
         public var interval = TimeSpan.seconds(30)
         /// How long the ring must be at rest before a run.
         public var settle = TimeSpan.seconds(10)
+        /// Groups that are moved in a second, at most.
+        public var groupsPerSecond = 1000
     }
 
     /// Discovery and registration through Consul; nil for static discovery.

@@ -111,6 +111,7 @@ extension ConfigurationKey {
             .init("reconcile.enabled", \.file.reconcile.enabled, .boolean),
             .init("reconcile.interval", \.file.reconcile.interval, .duration(from: second)),
             .init("reconcile.settle", \.file.reconcile.settle, .duration(from: .zero)),
+            .init("reconcile.groups_per_second", \.file.reconcile.groupsPerSecond, .integer(1...1_000_000)),
         ]
     }
 }

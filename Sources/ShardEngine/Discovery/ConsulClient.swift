@@ -58,9 +58,7 @@ final class ConsulClient {
     /// - Parameter index: with `wait` > 0, the state that is known already: the answer comes when there is another, or
     ///   after `wait`.
     func healthyInstances(since index: ConsulIndex, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
-        var target = "/v1/health/service/\(escaped(settings.serviceName))?passing=1"
-        if let datacenter = settings.datacenter { target += "&dc=\(escaped(datacenter))" }
-        if let tag = settings.tag { target += "&tag=\(escaped(tag))" }
+        var target = healthTarget
         var timeout = ConsulClient.timeout
         if settings.wait > .zero {
             target += "&index=\(index.value)&wait=\(settings.wait.nanoseconds / 1_000_000)ms"
@@ -68,6 +66,14 @@ final class ConsulClient {
             timeout.nanoseconds += settings.wait.nanoseconds / 16 * 17
         }
         return call(.get, target, timeout: timeout, done)
+    }
+
+    /// Where the healthy instances of the service are listed.
+    var healthTarget: String {
+        var target = "/v1/health/service/\(escaped(settings.serviceName))?passing=1"
+        if let datacenter = settings.datacenter { target += "&dc=\(escaped(datacenter))" }
+        if let tag = settings.tag { target += "&tag=\(escaped(tag))" }
+        return target
     }
 
     /// Asks what the agent has registered: services, or their checks.
@@ -95,6 +101,16 @@ final class ConsulClient {
         timeout: TimeSpan,
         _ done: @escaping (HTTPOutcome) -> Void
     ) -> HTTPCall {
+        HTTPCall(loop: loop, resolver: resolver, request(method, target, body: body, timeout: timeout), done)
+    }
+
+    /// A request to the agent, with the configured credentials.
+    func request(
+        _ method: Method,
+        _ target: String,
+        body: [UInt8] = [],
+        timeout: TimeSpan = ConsulClient.timeout
+    ) -> HTTPRequest {
         var headers: [(name: String, value: String)] = []
         if let token = settings.token { headers.append(("X-Consul-Token", token)) }
         if let username = settings.username {
@@ -102,7 +118,7 @@ final class ConsulClient {
             headers.append(("Authorization", "Basic \(credentials)"))
         }
         if !body.isEmpty { headers.append(("Content-Type", "application/json")) }
-        let request = HTTPRequest(
+        return HTTPRequest(
             method: method,
             host: settings.host,
             port: settings.port,
@@ -113,10 +129,10 @@ final class ConsulClient {
             timeout: timeout,
             bodyLimit: ConsulClient.bodyLimit
         )
-        return HTTPCall(loop: loop, resolver: resolver, request, done)
     }
 
-    private func escaped(_ text: String) -> String {
+    /// Text as a part of a path or query.
+    func escaped(_ text: String) -> String {
         text.utf8.map { byte in
             switch byte {
             case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F, 0x7E: String(UnicodeScalar(byte))
@@ -126,7 +142,7 @@ final class ConsulClient {
     }
 
     /// How long an answer that need not wait for anything may take.
-    private static let timeout = TimeSpan.seconds(5)
+    static let timeout = TimeSpan.seconds(5)
     /// Enough for ten thousand instances.
     private static let bodyLimit = 16 << 20
 }

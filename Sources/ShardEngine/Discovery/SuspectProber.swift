@@ -5,6 +5,8 @@
 final class SuspectProber {
     /// What to ask, and how long to wait for the answer.
     var check: Configuration.Check
+    /// Told of a shard that answers again; has to mark it up.
+    var onAnswer: (ShardPool) -> Void = { $0.markUp() }
     private let loop: EventLoop
     private let resolver: Resolver
     private var watches: [ShardAddress: Watch] = [:]
@@ -36,7 +38,7 @@ final class SuspectProber {
     }
 
     private func probe(_ watch: Watch) {
-        guard watch.pool.isSuspect, watch.pool.isOnRing else {
+        guard watch.pool.isSuspect, watch.pool.use != .none else {
             watches[watch.pool.shard] = nil
             return
         }
@@ -46,7 +48,7 @@ final class SuspectProber {
                 // The watch ends with its entry.
                 let pool = watch.pool
                 watches[pool.shard] = nil
-                pool.markUp()
+                onAnswer(pool)
             } else {
                 watch.timer?.schedule(after: watch.backoff.next())
             }

@@ -37,11 +37,14 @@ public final class EventLoop {
     /// Runs turns until `stop()`.
     public func run() {
         isStopped = false
-        while !isStopped {
-            let result = event_base_loop(base, EVLOOP_ONCE)
-            precondition(result >= 0, "the event backend failed")
-            endTurn()
-        }
+        while !isStopped { turn() }
+    }
+
+    /// Waits until something is ready, and handles it; for those who drive the loop themselves.
+    func turn() {
+        let result = event_base_loop(base, EVLOOP_ONCE)
+        precondition(result >= 0, "the event backend failed")
+        endTurn()
     }
 
     /// Handles what is ready now; to be called from the end of a turn only.

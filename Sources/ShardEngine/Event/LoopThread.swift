@@ -1,4 +1,5 @@
-// A thread that drives one loop. The workers beside the first have one each; the first runs on the main thread.
+// A thread that drives one loop. The workers beside the first have one each; the first runs on the main thread. The
+// reconciler has one too.
 import Glibc
 
 /// A running loop on a thread of its own.
@@ -6,13 +7,19 @@ final class LoopThread {
     private var thread = pthread_t()
 
     /// Starts the loop on a new thread; whatever belongs to the loop is that thread's from now on.
-    init(_ loop: EventLoop) {
-        let context = Unmanaged.passRetained(loop).toOpaque()
+    convenience init(_ loop: EventLoop) {
+        let loop = LoopBound(loop)
+        self.init { loop.value.run() }
+    }
+
+    /// Starts a thread for something that drives a loop itself.
+    init(_ body: @escaping @Sendable () -> Void) {
+        let context = Unmanaged.passRetained(ThreadBody(body)).toOpaque()
         let result = pthread_create(
             &thread,
             nil,
             { context in
-                if let context { Unmanaged<EventLoop>.fromOpaque(context).takeRetainedValue().run() }
+                if let context { Unmanaged<ThreadBody>.fromOpaque(context).takeRetainedValue().run() }
                 return nil
             },
             context
@@ -23,5 +30,14 @@ final class LoopThread {
     /// Waits until the loop has stopped; what belonged to it is the caller's again.
     func join() {
         pthread_join(thread, nil)
+    }
+}
+
+/// What a thread does, as something that C can carry.
+private final class ThreadBody: Sendable {
+    let run: @Sendable () -> Void
+
+    init(_ run: @escaping @Sendable () -> Void) {
+        self.run = run
     }
 }

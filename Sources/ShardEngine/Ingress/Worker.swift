@@ -9,6 +9,9 @@ final class Worker {
     let forwarder: Forwarder
     let pushHandler: PushHandler
     let server: HTTPServer
+    /// Told of a suspect shard that answers again, and whether others have been given its pushes: the worker uses it
+    /// again when `done` is called, on its loop.
+    var onShardAnswers: ((ShardAddress, Bool, _ done: @escaping () -> Void) -> Void)?
     private let suspects: SuspectProber
 
     init(loop: EventLoop, configuration: Configuration, descriptorLimit: Int, resolver: Resolver, logger: Logger) {
@@ -30,6 +33,10 @@ final class Worker {
             onRefusal: { [metrics] in metrics.countRejection(RejectionReason(refusalStatus: $0.status)) }
         )
         forwarder.onSuspect = { [suspects] in suspects.watch($0) }
+        suspects.onAnswer = { [unowned self] pool in
+            guard let onShardAnswers else { return pool.markUp() }
+            onShardAnswers(pool.shard, pool.wasPassedOver) { pool.markUp() }
+        }
     }
 
     /// Goes by other settings from now on; nothing under way is disturbed.

@@ -63,9 +63,9 @@ final class WorkerGroup {
         for worker in others { worker.value.loop.mailbox.post { body(worker.value) } }
     }
 
-    /// Routes pushes by another ring, on every worker.
-    func use(_ ring: Ring) {
-        forEach { $0.forwarder.use(ring) }
+    /// Routes pushes by other rings, on every worker.
+    func use(_ rings: RingSet) {
+        forEach { $0.forwarder.use(rings) }
     }
 
     /// Calls `done`, on the first worker's loop, with what all have counted.

@@ -72,3 +72,6 @@ func wallClock() -> Double {
     clock_gettime(CLOCK_REALTIME, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
 }
+
+/// Nanoseconds since 1970 by the system's clock.
+func wallClockNanoseconds() -> Int64 { Int64(wallClock() * 1e9) }

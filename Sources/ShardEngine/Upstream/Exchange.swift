@@ -23,7 +23,13 @@ final class Exchange {
     var resends = 0
     /// How many shards have refused it.
     var failovers = 0
-    private var method = Method.put
+    private(set) var method = Method.put
+    /// The visits to other shards that come first, or that this is one of.
+    private(set) var round: VisitRound?
+    /// Whether this is a visit, of which the client hears nothing.
+    private let isVisit: Bool
+    /// Whether the shard gets a DELETE, whatever the request is.
+    let isRemoval: Bool
 
     /// Takes over the request that is outstanding on the connection.
     init(_ forwarder: Forwarder, _ connection: InboundConnection, _ routes: RoutingTable, hash: UInt32, shard: Int) {
@@ -32,9 +38,34 @@ final class Exchange {
         self.routes = routes
         self.hash = hash
         self.shard = shard
+        isVisit = false
+        isRemoval = false
         start = forwarder.loop.now
         sentAt = start
         take(connection)
+    }
+
+    /// Makes the request, or a removal in its place, at another shard too.
+    init(visiting shard: Int, of request: Exchange, isRemoval: Bool, in round: VisitRound) {
+        forwarder = request.forwarder
+        connection = request.connection
+        routes = request.routes
+        hash = request.hash
+        self.shard = shard
+        self.round = round
+        self.isRemoval = isRemoval
+        isVisit = true
+        method = request.method
+        largeBody = isRemoval ? nil : request.largeBody
+        start = request.start
+        sentAt = start
+    }
+
+    /// Has the visits of a round come first.
+    func visit(_ places: [(shard: Int, isRemoval: Bool)]) {
+        let round = VisitRound(of: self)
+        self.round = round
+        round.start(places)
     }
 
     /// Uses a finished exchange for another push.
@@ -64,6 +95,7 @@ final class Exchange {
     func complete(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, chunkedBody: UnsafeRawBufferPointer) {
         pool.metrics.countAnswer(response.status, after: forwarder.loop.now.since(sentAt))
         guard let connection else { return }
+        if isVisit { return endVisit(response.status) }
         finish(response.status)
         let body = response.isChunked ? chunkedBody : UnsafeRawBufferPointer(rebasing: bytes[response.body])
         connection.reply(head: UnsafeRawBufferPointer(rebasing: bytes[response.head]), response, body: body)
@@ -72,8 +104,12 @@ final class Exchange {
     /// Tells the client, if it is still there, that there is no answer.
     func fail(_ failure: UpstreamFailure) {
         guard let connection else { return }
+        if isVisit {
+            pool.metrics.countFailure(failure.status)
+            return endVisit(nil)
+        }
         finish(failure.status)
-        let shard = routes.ring.isEmpty ? nil : routes.ring.shards[shard]
+        let shard = routes.ring.isEmpty ? nil : pool.shard
         if let rejection = failure.rejection {
             forwarder.metrics.countRejection(rejection)
         } else {
@@ -89,9 +125,25 @@ final class Exchange {
         forwarder.metrics.countAnswer(method, status, forwarder.loop.now.since(start))
     }
 
-    /// Lets go of the body once it need not be sent again.
+    private func endVisit(_ status: Int?) {
+        connection = nil
+        round?.ended(self, status: status)
+        round = nil
+    }
+
+    /// Gives up a visit whose client is gone.
+    func abandon() {
+        connection = nil
+        round = nil
+    }
+
+    /// Whether the forwarder may use it again for another push.
+    var isReusable: Bool { !isVisit }
+
+    /// Lets go of what it holds once it need not be sent again.
     func release() {
         largeBody = nil
+        round = nil
     }
 
     /// From this many bytes on a body has a connection to the shard to itself, so that it holds up nobody.
@@ -102,5 +154,7 @@ extension Exchange: InboundRequestOwner {
     func clientDisconnected() {
         connection = nil
         forwarder.metrics.inFlight -= 1
+        round?.abandon()
+        round = nil
     }
 }

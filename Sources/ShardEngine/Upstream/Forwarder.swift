@@ -24,6 +24,8 @@ final class Forwarder {
     var settings: ForwardSettings
     /// Told of a shard that has become suspect, so that it is probed; `markUp` ends it.
     var onSuspect: ((ShardPool) -> Void)?
+    /// Told of a PUT or DELETE on a path that a shard, which may hold the group, did not get.
+    var onMissed: ((ShardAddress, [UInt8]) -> Void)?
     /// Where answers are received.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
     private(set) var routes: RoutingTable
@@ -39,7 +41,7 @@ final class Forwarder {
         self.resolver = resolver
         self.settings = settings
         self.logger = logger
-        routes = RoutingTable(ring: Ring(shards: [], vnodes: 1), pools: [])
+        routes = RoutingTable(RingSet(ring: Ring(shards: [], vnodes: 1))) { _ in preconditionFailure("no shard") }
         loop.atTurnEnd { [unowned self] in flush() }
         sweep = Timer(loop: loop) { [unowned self] in enforceTimeLimits() }
         sweep?.schedule(after: sweepInterval)
@@ -49,42 +51,67 @@ final class Forwarder {
         scratch.deallocate()
     }
 
-    /// Routes pushes by another ring from now on; those under way keep the one they have.
-    func use(_ ring: Ring) {
-        for pool in pools.values { pool.isOnRing = false }
-        let ringPools = ring.shards.map { shard in
+    /// Routes pushes by other rings from now on; those under way keep the ones they have.
+    func use(_ rings: RingSet) {
+        for pool in pools.values { pool.use = .none }
+        routes = RoutingTable(rings) { shard in
             let pool = pools[shard] ?? ShardPool(shard: shard, forwarder: self)
             pools[shard] = pool
-            pool.isOnRing = true
+            pool.use = .visited
             return pool
         }
-        routes = RoutingTable(ring: ring, pools: ringPools)
+        for pool in routes.pools.prefix(routes.ring.shards.count) {
+            pool.use = .onRing
+            if pool.isSuspect { onSuspect?(pool) }
+        }
     }
 
     /// Forwards the request that is outstanding on the connection.
     func forward(_ connection: InboundConnection, hash: UInt32) {
         let routes = self.routes
         metrics.inFlight += 1
-        let shard = routes.ring.isEmpty ? 0 : shardFor(hash, routes)
         let exchange: Exchange
         if let recycled = finished.popLast() {
-            recycled.restart(connection, routes, hash: hash, shard: shard)
+            recycled.restart(connection, routes, hash: hash, shard: 0)
             exchange = recycled
         } else {
-            exchange = Exchange(self, connection, routes, hash: hash, shard: shard)
+            exchange = Exchange(self, connection, routes, hash: hash, shard: 0)
         }
-        if routes.ring.isEmpty { exchange.fail(.noShard) } else { exchange.pool.submit(exchange) }
+        guard !routes.ring.isEmpty else { return exchange.fail(.noShard) }
+        if routes.isSettled { return submit(exchange) }
+        exchange.visit(routes.visits(of: exchange.method, hash: hash, to: routes.ring.owner(of: hash)))
+    }
+
+    /// Gives a request to its owner, or to the shard that stands in for it.
+    func submit(_ exchange: Exchange) {
+        exchange.shard = shardFor(exchange)
+        exchange.pool.submit(exchange)
     }
 
     /// The owner, or the next shard that is not suspect.
-    private func shardFor(_ hash: UInt32, _ routes: RoutingTable) -> Int {
-        let owner = routes.ring.owner(of: hash)
+    private func shardFor(_ exchange: Exchange) -> Int {
+        let routes = exchange.routes
+        let owner = routes.ring.owner(of: exchange.hash)
         guard routes.pools[owner].isSuspect, settings.failsOver else { return owner }
-        guard let next = routes.ring.nextShard(after: hash, where: { !routes.pools[$0].isSuspect }) else {
+        guard let next = routes.ring.nextShard(after: exchange.hash, where: { !routes.pools[$0].isSuspect }) else {
             return owner
         }
-        routes.pools[owner].metrics.failovers += 1
+        passedOver(routes.pools[owner], exchange)
         return next
+    }
+
+    /// Another shard gets a push instead of this one.
+    private func passedOver(_ pool: ShardPool, _ exchange: Exchange) {
+        pool.metrics.failovers += 1
+        pool.wasPassedOver = true
+        missed(exchange, by: pool)
+    }
+
+    /// Has it remembered that a shard which may hold the group did not get the request: what it holds is void, unless
+    /// the request was a POST, which only adds.
+    func missed(_ request: Exchange, by pool: ShardPool) {
+        guard request.method != .post, let onMissed, let connection = request.connection else { return }
+        onMissed(pool.shard, Array(RequestTarget(connection.target).path))
     }
 
     /// Where a push with this hash goes now; nil while the ring is empty.
@@ -98,11 +125,13 @@ final class Forwarder {
     /// Gives a push that its shard could not be given to the next one, if there is one.
     func failOver(_ exchange: Exchange, _ failure: UpstreamFailure) {
         let routes = exchange.routes
+        // A visit is to this shard or to none.
+        guard exchange.isReusable else { return exchange.fail(failure) }
         let next = routes.ring.nextShard(after: exchange.hash) { !routes.pools[$0].isSuspect && $0 != exchange.shard }
         guard settings.failsOver, let next, exchange.failovers < routes.ring.shards.count else {
             return exchange.fail(failure)
         }
-        exchange.pool.metrics.failovers += 1
+        passedOver(exchange.pool, exchange)
         exchange.failovers += 1
         exchange.resends = 0
         exchange.shard = next
@@ -123,7 +152,7 @@ final class Forwarder {
     /// Keeps a finished exchange for another push.
     func recycle(_ exchange: Exchange) {
         exchange.release()
-        if finished.count < Forwarder.sparesLimit { finished.append(exchange) }
+        if exchange.isReusable, finished.count < Forwarder.sparesLimit { finished.append(exchange) }
     }
 
     /// Has the pipeline send at the end of this turn what it was given until then.

@@ -82,7 +82,12 @@ final class Pipeline {
         exchange.streamStart = streamEnd
         exchanges.append(exchange)
         let before = unsent.count
-        unsent.append(requestOf: connection, to: pool.shard, largeBody: exchange.largeBody)
+        unsent.append(
+            requestOf: connection,
+            to: pool.shard,
+            largeBody: exchange.largeBody,
+            isRemoval: exchange.isRemoval
+        )
         streamEnd += UInt64(unsent.count - before)
         if let body = exchange.largeBody {
             isExclusive = true

@@ -3,9 +3,16 @@
 extension ByteBuffer {
     /// Appends the outstanding request of a connection as it goes to a shard: target, end-to-end headers, framing anew.
     ///
-    /// - Parameter largeBody: the body, when it is to be sent from where it is and not from here.
-    mutating func append(requestOf connection: InboundConnection, to shard: ShardAddress, largeBody: BodyBuffer?) {
-        append(connection.method.name)
+    /// - Parameters:
+    ///   - largeBody: the body, when it is to be sent from where it is and not from here.
+    ///   - isRemoval: makes a DELETE of it, without the body.
+    mutating func append(
+        requestOf connection: InboundConnection,
+        to shard: ShardAddress,
+        largeBody: BodyBuffer?,
+        isRemoval: Bool = false
+    ) {
+        append(isRemoval ? Method.delete.name : connection.method.name)
         append(byte: 0x20)
         append(connection.target)
         append(" HTTP/1.1\r\n")
@@ -24,7 +31,7 @@ extension ByteBuffer {
             append(shard.text)
             append("\r\n")
         }
-        let bodyCount = largeBody?.count ?? connection.bodyCount
+        let bodyCount = isRemoval ? 0 : largeBody?.count ?? connection.bodyCount
         append("Content-Length: ")
         append(decimal: bodyCount)
         append("\r\n\r\n")

@@ -8,13 +8,25 @@ import Glibc
 
 /// Connections and queue of one shard; loop-confined.
 final class ShardPool {
+    /// What a shard is to the rings in use.
+    enum Use {
+        /// It owns groups.
+        case onRing
+        /// It owned some, or is about to, and may hold copies.
+        case visited
+        /// Nothing: it is left as soon as what is under way has ended.
+        case none
+    }
+
     let shard: ShardAddress
     unowned(unsafe) let forwarder: Forwarder
     let metrics = ShardMetrics()
     /// Whether it refused a connection and has not answered since.
     private(set) var isSuspect = false
-    /// Whether the shard is on the present ring.
-    var isOnRing = true
+    /// What the shard is to the present rings.
+    var use = Use.onRing
+    /// Whether another shard has been given pushes instead of it since it became suspect.
+    var wasPassedOver = false
     private(set) var pipelines: [Pipeline] = []
     private var waiting = Deque<Exchange>()
     private var waitingLarge = Deque<Exchange>()
@@ -103,6 +115,7 @@ final class ShardPool {
     func markUp() {
         guard isSuspect else { return }
         isSuspect = false
+        wasPassedOver = false
         forwarder.recovered(self)
     }
 
@@ -215,7 +228,7 @@ final class ShardPool {
                 connectFailed(pipeline, ETIMEDOUT)
             case .open where !pipeline.exchanges.isEmpty:
                 enforceTimeLimits(of: pipeline, now)
-            case .open where !isOnRing || unused >= ShardPool.idleTime && pipeline !== pipelines.first:
+            case .open where use == .none || unused >= ShardPool.idleTime && pipeline !== pipelines.first:
                 _ = pipeline.shut()
                 remove(pipeline)
             default:
@@ -242,7 +255,7 @@ final class ShardPool {
     }
 
     /// Whether nothing is left to be done for a shard that is off the ring.
-    var isFinished: Bool { !isOnRing && pipelines.isEmpty && waitingCount == 0 }
+    var isFinished: Bool { use == .none && pipelines.isEmpty && waitingCount == 0 }
 
     /// How long a connection beyond the first may be unused.
     private static let idleTime = TimeSpan.seconds(30)

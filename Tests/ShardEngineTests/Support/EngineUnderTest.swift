@@ -29,7 +29,7 @@ final class EngineUnderTest: @unchecked Sendable {
             logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         )
         ring = Ring(shards: shards, vnodes: 100)
-        worker.forwarder.use(ring)
+        worker.forwarder.use(RingSet(ring: ring))
         worker.pushHandler.onOther = { connection, _ in connection.reply(status: 404, line: "not found") }
         worker.server.start(listener)
         let thread = Thread { [self] in

@@ -1,0 +1,56 @@
+// HTTP requests one after the other, in plain sequence, for work that has a thread and a loop to itself: reconciling.
+// Nothing else may run on its loop, which it drives while it waits.
+import Synchronization
+
+/// Makes requests and waits for what comes of them; confined to the thread of its loop.
+final class HTTPSession {
+    let loop: EventLoop
+    let resolver: Resolver
+    private let isCancelled = Atomic(false)
+
+    /// - Parameter loop: one that nobody runs.
+    init(loop: EventLoop) {
+        self.loop = loop
+        resolver = Resolver(loop: loop)
+    }
+
+    /// Whether everything is to end: requests fail and pauses are over at once.
+    var isOver: Bool { isCancelled.load(ordering: .relaxed) }
+
+    /// Ends everything; to be called on the thread of the loop, from its mailbox.
+    func cancel() {
+        isCancelled.store(true, ordering: .relaxed)
+    }
+
+    /// Makes one request.
+    func send(_ request: HTTPRequest) -> HTTPOutcome {
+        sendAll([request], atOnce: 1)[0]
+    }
+
+    /// Makes the requests, so many at a time; the outcomes are in their order.
+    func sendAll(_ requests: [HTTPRequest], atOnce limit: Int) -> [HTTPOutcome] {
+        var outcomes = [HTTPOutcome](repeating: .failed("shardd is stopping"), count: requests.count)
+        var calls: [Int: HTTPCall] = [:]
+        var next = 0
+        while !isOver, next < requests.count || !calls.isEmpty {
+            while next < requests.count, calls.count < limit {
+                let index = next
+                next += 1
+                calls[index] = HTTPCall(loop: loop, resolver: resolver, requests[index]) { outcome in
+                    outcomes[index] = outcome
+                    calls[index] = nil
+                }
+            }
+            loop.turn()
+        }
+        return outcomes
+    }
+
+    /// Does nothing for so long, or until `isEnough`.
+    func pause(_ span: TimeSpan, until isEnough: () -> Bool = { false }) {
+        var isOver = false
+        let timer = Timer(loop: loop) { isOver = true }
+        timer.schedule(after: span)
+        while !isOver, !self.isOver, !isEnough() { loop.turn() }
+    }
+}

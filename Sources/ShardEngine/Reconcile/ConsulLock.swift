@@ -1,0 +1,125 @@
+// The lock that keeps runs apart, and what replicas tell each other through it: a key in Consul, held by a session.
+// https://developer.hashicorp.com/consul/docs/dynamic-app-config/sessions and .../consul/api-docs/kv
+//
+// The session lives for as long as it is renewed. When it ends without having released the key, Consul lets nobody else
+// have it for the lock delay, in which what is still under way here comes to its end.
+import FoundationEssentials
+
+/// The lock of one service's runs; confined to the thread of its session.
+final class ConsulLock {
+    /// What became of an attempt to have the lock.
+    enum Acquisition: Equatable {
+        case acquired
+        /// Somebody else has it, or had it a moment ago.
+        case taken
+        /// Consul does not do it: the reason.
+        case failed(String)
+    }
+
+    private let session: HTTPSession
+    private let client: ConsulClient
+    private var id: String?
+    private var renewedAt: MonotonicTime?
+    private var renewal: HTTPCall?
+    private var timer: Timer?
+
+    init(session: HTTPSession, settings: Configuration.Consul) {
+        self.session = session
+        client = ConsulClient(loop: session.loop, resolver: session.resolver, settings: settings)
+        timer = Timer(loop: session.loop) { [unowned self] in renew() }
+    }
+
+    /// What was last written with the lock; the state of no run when nobody ever has.
+    func read() -> Result<RunState, RunFailure> {
+        switch session.send(client.request(.get, "\(keyTarget)raw=1")) {
+        case .failed(let reason): return .failure(RunFailure("Consul cannot be asked for the lock: \(reason)"))
+        case .response(let response) where response.status == 404: return .success(RunState())
+        case .response(let response) where response.status == 200:
+            let state = try? JSONDecoder().decode(RunState.self, from: Data(response.body))
+            return .success(state ?? RunState())
+        case .response(let response):
+            return .failure(RunFailure("Consul does not tell of the lock: it answered \(response.status)"))
+        }
+    }
+
+    /// Tries to have the lock, and writes the state with it.
+    func acquire(_ state: RunState) -> Acquisition {
+        let settings = ["Name": "shardd reconcile", "TTL": "10s", "LockDelay": "10s", "Behavior": "release"]
+        let body = (try? JSONEncoder().encode(settings)).map(Array.init) ?? []
+        struct Created: Decodable {
+            var id: String
+
+            enum CodingKeys: String, CodingKey {
+                case id = "ID"
+            }
+        }
+        guard
+            case .response(let response) = session.send(client.request(.put, "/v1/session/create\(query)", body: body)),
+            let created = try? JSONDecoder().decode(Created.self, from: Data(response.body))
+        else { return .failed("Consul makes no session for the lock") }
+        id = created.id
+        renewedAt = .now()
+        guard write(state, "acquire") else {
+            destroy()
+            return .taken
+        }
+        timer?.schedule(after: ConsulLock.renewInterval)
+        return .acquired
+    }
+
+    /// Whether the lock is still held, for certain.
+    var isHeld: Bool {
+        guard id != nil, let renewedAt else { return false }
+        return MonotonicTime.now().since(renewedAt) < ConsulLock.timeToLive
+    }
+
+    /// Tells the other replicas how far the run has come; false when the lock is lost.
+    func update(_ state: RunState) -> Bool { isHeld && write(state, "acquire") }
+
+    /// Gives the lock back, with the last state.
+    func release(_ state: RunState) {
+        if isHeld { _ = write(state, "release") }
+        destroy()
+    }
+
+    private func renew() {
+        guard let id else { return }
+        let startedAt = MonotonicTime.now()
+        let request = client.request(.put, "/v1/session/renew/\(id)\(query)")
+        renewal = HTTPCall(loop: session.loop, resolver: session.resolver, request) { [unowned self] outcome in
+            renewal = nil
+            if case .response(let response) = outcome {
+                if response.status == 200 { renewedAt = startedAt }
+                // The session has ended.
+                if response.status == 404 { self.id = nil }
+            }
+        }
+        timer?.schedule(after: ConsulLock.renewInterval)
+    }
+
+    private func write(_ state: RunState, _ action: String) -> Bool {
+        guard let id, let body = try? JSONEncoder().encode(state) else { return false }
+        let request = client.request(.put, "\(keyTarget)\(action)=\(id)", body: Array(body))
+        guard case .response(let response) = session.send(request), response.status == 200 else { return false }
+        return String(decoding: response.body, as: UTF8.self).hasPrefix("true")
+    }
+
+    private func destroy() {
+        timer?.cancel()
+        renewal = nil
+        guard let id else { return }
+        self.id = nil
+        _ = session.send(client.request(.put, "/v1/session/destroy/\(id)\(query)"))
+    }
+
+    private var keyTarget: String {
+        let name = client.escaped(client.settings.serviceName)
+        return "/v1/kv/shardd/\(name)/reconcile\(query)\(query.isEmpty ? "?" : "&")"
+    }
+
+    private var query: String { client.settings.datacenter.map { "?dc=\(client.escaped($0))" } ?? "" }
+
+    /// The shortest that Consul allows.
+    private static let timeToLive = TimeSpan.seconds(10)
+    private static let renewInterval = TimeSpan.seconds(3)
+}

@@ -1,0 +1,155 @@
+// Gives owners what one shard holds of their groups, some hundred at a time: push, look again, push again what has changed
+// meanwhile. A run makes one for each shard that has strays.
+
+/// The copying of one shard's strays; a part of a run.
+struct CopyPass {
+    private let from: ShardAddress
+    private unowned let run: ReconcileRun
+    private var left: [GroupLabels]
+    private var attempts: [GroupLabels: Int] = [:]
+    private var startTime: String?
+
+    /// A group that is being pushed.
+    private struct Move {
+        var copy: GroupCopy
+        var owner: ShardAddress
+        var families: [String: FamilyCopy]
+        /// Whether the owner is to know that the group's last push has failed.
+        var hasFailed: Bool
+    }
+
+    init(from: ShardAddress, _ groups: [GroupLabels], run: ReconcileRun) {
+        self.from = from
+        self.run = run
+        left = groups.reversed()
+    }
+
+    /// Copies all.
+    mutating func carryOut() {
+        guard left.contains(where: { move($0) != nil }) else { return }
+        startTime = run.client.startTime(of: from)
+        // What was read first is old by now.
+        guard look() else { return }
+        while !left.isEmpty, run.mayGoOn {
+            let batch = left.suffix(RunSettings.batch)
+            left.removeLast(batch.count)
+            let moves = batch.compactMap { move($0) }
+            guard !moves.isEmpty else { continue }
+            let done = push(moves)
+            guard look() else { return }
+            for move in done { confirm(move) }
+            run.pace(moves.count)
+        }
+    }
+
+    private func look() -> Bool {
+        switch run.look(at: from) {
+        case .success(let listing):
+            run.listings[from] = listing
+            return true
+        case .failure(let failure):
+            run.problem(failure.reason)
+            return false
+        }
+    }
+
+    /// What the owner lacks of a group; nil when it lacks nothing, or cannot be given it.
+    private func move(_ group: GroupLabels) -> Move? {
+        guard let copy = run.listings[from]?.groups[group] else { return nil }
+        let owner = run.places.owner(of: group)
+        let held = run.listings[owner]?.groups[group]
+        let families = copy.families.filter { name, family in
+            if let owned = held?.families[name], owned.pushedAt >= family.pushedAt { return false }
+            return !run.ledger.hasAcknowledged(group, name, version: family.pushedAt)
+                && !run.hasNewer(group, name, than: family, on: from)
+        }
+        let isKnown = held != nil || run.ledger.hasPushed(group)
+        guard !families.isEmpty || !isKnown else { return nil }
+        if let obstacle = copy.obstacle {
+            run.problem("\(run.places.text(of: group)) stays on \(from): \(obstacle)")
+            return nil
+        }
+        return Move(copy: copy, owner: owner, families: families, hasFailed: !copy.wasLastPushSuccessful && held == nil)
+    }
+
+    /// Pushes; returns the moves that were acknowledged.
+    private func push(_ moves: [Move]) -> [Move] {
+        let answers = run.client.carryOut(moves.map { order($0, .post, $0.families) })
+        let now = wallClockNanoseconds()
+        var done: [Move] = []
+        var failed: [ShardClient.Order] = []
+        for (move, answer) in zip(moves, answers) {
+            switch answer {
+            case .failed(let reason):
+                let group = run.places.text(of: move.copy.labels)
+                run.problem("\(group) stays on \(from): \(move.owner) does not take it: \(reason)")
+            case .done(let isChecked):
+                run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
+                if isChecked, move.hasFailed { failed.append(failingOrder(move)) }
+                done.append(move)
+            }
+        }
+        _ = run.client.carryOut(failed)
+        return done
+    }
+
+    private func order(_ move: Move, _ method: Method, _ families: [String: FamilyCopy]) -> ShardClient.Order {
+        var encoder = FamilyEncoder()
+        for content in families.values.compactMap(\.content) { encoder.append(content) }
+        let path = run.places.path(of: move.copy.labels)
+        return ShardClient.Order(shard: move.owner, method: method, path: path, body: encoder.bytes)
+    }
+
+    /// A push that a Pushgateway refuses, for its timestamp, and remembers as a failed one.
+    private func failingOrder(_ move: Move) -> ShardClient.Order {
+        ShardClient.Order(
+            shard: move.owner,
+            method: .post,
+            path: run.places.path(of: move.copy.labels),
+            body: Array("shardd_moved_a_group_whose_last_push_had_failed 1 1\n".utf8),
+            contentType: "text/plain; version=0.0.4"
+        )
+    }
+
+    /// Compares what was pushed with what the shard holds now.
+    private mutating func confirm(_ move: Move) {
+        let group = move.copy.labels
+        guard let now = run.listings[from]?.groups[group] else {
+            // Gone by a DELETE, unless the shard has lost everything.
+            if let startTime, run.client.startTime(of: from) == startTime { run.ledger.noteVanished(group) }
+            return
+        }
+        var isUnchanged = true
+        for (name, family) in move.families {
+            if now.families[name]?.pushedAt == family.pushedAt {
+                run.ledger.acknowledge(group, name, version: family.pushedAt)
+            } else {
+                isUnchanged = false
+            }
+        }
+        if isUnchanged { return run.ledger.confirm(group) }
+        attempts[group, default: 0] += 1
+        guard attempts[group, default: 0] < CopyPass.attemptLimit else {
+            return run.problem("\(run.places.text(of: group)) changes too often to be moved from \(from)")
+        }
+        if !move.families.keys.allSatisfy({ now.families[$0] != nil }) { replace(move, with: now) }
+        left.append(group)
+    }
+
+    /// A PUT has taken families away from the copy that the owner had been given meanwhile: the owner gets what the copy
+    /// holds now, and keeps what it has from others.
+    private func replace(_ move: Move, with now: GroupCopy) {
+        guard now.obstacle == nil,
+            case .success(let listing) = run.look(at: move.owner, alsoWanted: [now.labels])
+        else { return }
+        let held = listing.groups[now.labels]
+        guard held?.obstacle == nil else { return }
+        let foreign = held.map { run.ledger.foreignFamilies(of: $0) } ?? [:]
+        let families = now.families.merging(foreign) { $0.pushedAt > $1.pushedAt ? $0 : $1 }
+        _ = run.client.carryOut([order(move, .put, families)])
+        run.ledger.didPush(now.labels, now.families.keys, at: wallClockNanoseconds())
+    }
+
+    /// How often a group that changes all the time is pushed.
+    private static let attemptLimit = 10
+}

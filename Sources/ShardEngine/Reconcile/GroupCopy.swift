@@ -1,0 +1,70 @@
+// One shard's copy of one group, as its listing tells it. The planner compares copies; the family encoder writes what is
+// pushed to another shard.
+
+/// What identifies a group: its grouping labels, `job` among them.
+struct GroupLabels: Hashable, Sendable {
+    /// Ascending by name, none twice.
+    let pairs: [LabelPair]
+
+    init(_ pairs: [LabelPair]) {
+        self.pairs = pairs.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+    }
+}
+
+/// A label and its value.
+struct LabelPair: Hashable, Sendable {
+    var name: String
+    var value: String
+}
+
+/// A copy of a group.
+struct GroupCopy: Sendable {
+    var labels: GroupLabels
+    var wasLastPushSuccessful: Bool
+    /// By name, without the two that Pushgateway itself adds.
+    var families: [String: FamilyCopy]
+    /// Why it cannot be pushed to another shard as it is; nil when it can.
+    var obstacle: String?
+}
+
+/// A copy of a metric family.
+struct FamilyCopy: Sendable {
+    /// When it was pushed, by the shard's clock, in nanoseconds since 1970.
+    var pushedAt: Int64
+    /// What it holds; nil where the listing was read for times only.
+    var content: Family?
+}
+
+/// A metric family as a Pushgateway holds it.
+struct Family: Equatable, Sendable {
+    /// The types that a push can have, with their numbers in the protocol's buffers.
+    enum Kind: Int, Sendable {
+        case counter = 0
+        case gauge = 1
+        case summary = 2
+        case untyped = 3
+        case histogram = 4
+    }
+
+    var name: String
+    var kind: Kind
+    var help: String
+    var metrics: [Metric]
+}
+
+/// One series, or the series of one summary or histogram.
+struct Metric: Equatable, Sendable {
+    /// A quantile and its value, or a bucket's upper bound and its cumulative count.
+    struct Part: Equatable, Sendable {
+        var bound: Double
+        var value: Double
+        var count: UInt64
+    }
+
+    var labels: [LabelPair] = []
+    var value = 0.0
+    var sum = 0.0
+    var count: UInt64 = 0
+    /// Ascending by bound.
+    var parts: [Part] = []
+}

@@ -1,0 +1,186 @@
+// How one ring takes the place of another with no group stale, doubled or lost. The server owns it, gives it the rings
+// that discovery's memberships make, and hands what comes out to the workers and the reconciler.
+//
+//   a new ring ─▶ announced ──hold──▶ in force; the one before is copied to ──▶ swept ──▶ settled
+//                                     └── a run has copied ──┘  └── the run is settled ──┘
+//
+// Replicas hear of a membership at different moments, at most `hold` apart; each step goes together with its neighbours
+// (see Visit). Runs of the reconciler, this replica's or another's, take the last steps.
+import Logging
+
+/// The steps of changing rings; loop-confined.
+final class Handover {
+    /// Those in use.
+    private(set) var rings: RingSet
+    /// How long a ring is announced before it is in force; zero where groups are not moved.
+    var hold: TimeSpan
+    private let builder: RingBuilder
+    private let hints: Hints
+    private let logger: Logger
+    private let onChange: (RingSet) -> Void
+    private var announced: Ring?
+    private var next: Ring?
+    private var past: [OtherRing] = []
+    /// The run during which the last ring came into force: only a later one has seen all there was to see.
+    private var base: Int?
+    /// Shards off the ring that `shardd drain` is emptying.
+    private(set) var draining: [ShardAddress] = []
+    private var timer: Timer?
+
+    /// - Parameters:
+    ///   - hints: what shards that come back must be told first.
+    ///   - onChange: is called with the rings at every step.
+    init(
+        loop: EventLoop,
+        ring: Ring,
+        hold: TimeSpan,
+        builder: RingBuilder,
+        hints: Hints,
+        logger: Logger,
+        onChange: @escaping (RingSet) -> Void
+    ) {
+        self.hold = hold
+        self.builder = builder
+        self.hints = hints
+        self.logger = logger
+        self.onChange = onChange
+        rings = RingSet(ring: ring, isReconcileDue: hold > .zero)
+        timer = Timer(loop: loop) { [unowned self] in holdIsOver() }
+    }
+
+    /// Whether nothing is left to be moved, as far as is known here.
+    var isSettled: Bool { announced == nil && !rings.isReconcileDue && past.allSatisfy { $0.visit == .removal } }
+
+    /// Has the ring, made of a new membership, come into force.
+    ///
+    /// - Parameter isFirst: nobody has been told of shards before, so that there is nobody to agree with.
+    func change(to ring: Ring, isFirst: Bool = false) {
+        if announced != nil {
+            // Others know of the announced one by now, and not of this: one after the other.
+            next = ring
+        } else if ring.shards != rings.ring.shards || ring.vnodes != rings.ring.vnodes {
+            if hold == .zero || isFirst || rings.ring.isEmpty { return bringIntoForce(ring) }
+            announced = ring
+            timer?.schedule(after: hold)
+            publish()
+            tellMissed(to: ring) {}
+        }
+    }
+
+    private func holdIsOver() {
+        guard let ring = announced else { return }
+        tellMissed(to: ring) { [unowned self] in
+            announced = nil
+            bringIntoForce(ring)
+            if let next {
+                self.next = nil
+                change(to: next)
+            }
+        }
+    }
+
+    /// Tells the shards that join what they have missed.
+    private func tellMissed(to ring: Ring, _ done: @escaping () -> Void) {
+        let joining = ring.shards.filter { !rings.ring.shards.contains($0) && hints.has($0) }
+        var left = joining.count + 1
+        func told() {
+            left -= 1
+            if left == 0 { done() }
+        }
+        for shard in joining { hints.deliver(to: shard, told) }
+        told()
+    }
+
+    private func bringIntoForce(_ ring: Ring) {
+        if hold > .zero, !rings.ring.isEmpty { add(rings.ring) }
+        past.removeAll { other in
+            other.ring.shards == ring.shards || other.shards.map { $0.isSubset(of: ring.shards) } ?? false
+        }
+        rings.ring = ring
+        publish()
+    }
+
+    /// A shard that pushes were kept from answers again; `done` is called once it has been told what it has missed, and
+    /// requests go to the shards that stood in for it too.
+    func answers(_ shard: ShardAddress, wasPassedOver: Bool, _ done: @escaping () -> Void) {
+        hints.deliver(to: shard) { [unowned self] in
+            let others = rings.ring.shards.filter { $0 != shard }
+            guard hold > .zero, wasPassedOver, !others.isEmpty, others.count < rings.ring.shards.count else {
+                return done()
+            }
+            builder.build(shards: others, vnodes: rings.ring.vnodes) { [unowned self] ring in
+                add(ring)
+                publish()
+                done()
+            }
+        }
+    }
+
+    /// Takes in the ring that was settled before this replica started.
+    func remember(_ ring: Ring) {
+        guard hold > .zero, ring.shards != rings.ring.shards else { return }
+        add(ring)
+        publish()
+    }
+
+    /// Shards of this ring may hold groups that others own.
+    private func add(_ ring: Ring) {
+        base = nil
+        rings.isReconcileDue = true
+        for index in past.indices where past[index].visit == .sweep { past[index].visit = .copy }
+        past.removeAll { $0.ring.shards == ring.shards }
+        past.append(OtherRing(ring: ring, visit: .copy))
+        if past.count > Handover.pastLimit { past.removeFirst() }
+    }
+
+    /// Takes a step where a run, of this replica or another, has got far enough.
+    func observe(_ state: RunState) {
+        draining = state.draining.compactMap { ShardAddress(parsing: $0) }.filter { !rings.ring.shards.contains($0) }
+        guard !isSettled else { return }
+        guard let base else {
+            base = state.run
+            return
+        }
+        guard state.run > base else { return }
+        switch state.phase {
+        case .copying:
+            return
+        case .copied:
+            guard past.contains(where: { $0.visit == .copy }) else { return }
+            for index in past.indices where past[index].visit == .copy { past[index].visit = .sweep }
+        case .settled:
+            settle(unreached: Set(state.unreached.compactMap { ShardAddress(parsing: $0) }))
+        }
+        publish()
+    }
+
+    private func settle(unreached: Set<ShardAddress>) {
+        past = past.compactMap { other in
+            let away = unreached.intersection(other.ring.shards).subtracting(rings.ring.shards)
+            return away.isEmpty ? nil : OtherRing(ring: other.ring, visit: .removal, shards: away)
+        }
+        rings.isReconcileDue = false
+        logger.info("groups are settled", metadata: ["shards": "\(rings.ring.shards.count)"])
+    }
+
+    private func publish() {
+        rings.others = past
+        if let announced { rings.others.append(OtherRing(ring: announced, visit: .removal)) }
+        onChange(rings)
+    }
+
+    /// Rings that are remembered at a time.
+    private static let pastLimit = 8
+}
+
+extension Configuration {
+    /// Whether groups are moved. By the path alone nobody can tell where a group belongs: it has many paths.
+    var movesGroups: Bool { reconcile.enabled && hash.key == .group && mode == .forward }
+
+    /// How far apart, at most, replicas may hear of a membership; zero where groups are not moved.
+    var hold: TimeSpan {
+        guard movesGroups else { return .zero }
+        let interval = consul?.pollInterval ?? min(check.interval, .seconds(1))
+        return TimeSpan(nanoseconds: 2 * interval.nanoseconds + 250_000_000)
+    }
+}

@@ -1,0 +1,191 @@
+// One run: lists all shards, gives every owner what others hold of its groups, and then deletes what others hold. The
+// reconciler makes one at a time; the command line does too.
+//
+// Nothing is deleted that the owner has not acknowledged. While a handover is under way every request is written to the
+// copy before its owner has it (VisitRound), so that a second look at the copy tells whether what was pushed to the owner
+// has overwritten something newer: then it is pushed again, as it is now.
+
+/// What a run has done.
+public struct RunOutcome: Equatable, Sendable {
+    /// Copies that were pushed to their owners.
+    public var moved = 0
+    /// Copies that were deleted.
+    public var deleted = 0
+    /// Groups that several shards held at the start.
+    public var duplicates = 0
+    /// What could not be done.
+    public var problems: [String] = []
+    /// Shards off the ring that did not answer.
+    public var unreached: [ShardAddress] = []
+}
+
+/// A run; confined to the thread of its session.
+final class ReconcileRun {
+    private let session: HTTPSession
+    private let settings: RunSettings
+    private var outcome = RunOutcome()
+    let client: ShardClient
+    let places: GroupPlaces
+    /// The latest listing of each shard that could be listed.
+    var listings: [ShardAddress: ShardListing] = [:]
+    var ledger = RunLedger()
+
+    init(session: HTTPSession, settings: RunSettings) {
+        self.session = session
+        self.settings = settings
+        client = ShardClient(session: session)
+        places = GroupPlaces(settings.ring)
+    }
+
+    /// Lists the shards and finds what is not where it belongs. Of a shard that cannot be listed nobody can tell what its
+    /// groups lack, so that nothing is moved to it.
+    func plan() -> ReconcilePlan {
+        listings = [:]
+        outcome.unreached = []
+        for shard in settings.ring.shards + settings.others {
+            switch look(at: shard) {
+            case .success(let listing):
+                listings[shard] = listing
+                if listing.unreadable > 0 {
+                    problem("shard \(shard): \(listing.unreadable) groups have a family in place of their labels")
+                }
+            case .failure(let failure):
+                if settings.ring.shards.contains(shard) {
+                    problem(failure.reason)
+                } else {
+                    outcome.unreached.append(shard)
+                }
+            }
+        }
+        let plan = ReconcilePlan(listings, places)
+        outcome.duplicates = plan.duplicateCount
+        return plan
+    }
+
+    /// What has been done so far.
+    var result: RunOutcome { outcome }
+
+    /// Gives owners what strays hold, the copies of each shard together.
+    func copy(_ strays: [Stray]) {
+        for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
+            let able = strays.filter { listings[$0.to] != nil }
+            if able.count < strays.count { problem("owners of groups on \(from) cannot be asked") }
+            var pass = CopyPass(from: from, able.map(\.labels), run: self)
+            pass.carryOut()
+        }
+        outcome.moved = ledger.confirmedCount
+    }
+
+    /// Deletes what owners have got, after another look, and what has come back to owners after its DELETE.
+    func sweep(_ strays: [Stray]) {
+        for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
+            var left = strays.map(\.labels)[...]
+            while !left.isEmpty, mayGoOn {
+                guard relist(Set(left.prefix(RunSettings.batch).map { places.owner(of: $0) } + [from])) else { break }
+                let batch = left.prefix(RunSettings.batch)
+                left = left.dropFirst(RunSettings.batch)
+                delete(batch.filter(isCovered(on: from)), on: from)
+                pace(batch.count)
+            }
+        }
+        removeResurrected()
+        outcome.duplicates = max(0, outcome.duplicates - outcome.deleted)
+    }
+
+    /// Whether a copy, as it is now, is on its owner as a whole.
+    private func isCovered(on from: ShardAddress) -> (GroupLabels) -> Bool {
+        { [self] labels in
+            guard let copy = listings[from]?.groups[labels] else { return false }
+            let owner = places.owner(of: labels)
+            guard let held = listings[owner]?.groups[labels], !ledger.isUnconfirmed(labels) else { return false }
+            return copy.families.allSatisfy { name, family in
+                guard let owned = held.families[name] else { return false }
+                return owned.pushedAt >= family.pushedAt
+                    || ledger.hasAcknowledged(labels, name, version: family.pushedAt)
+            }
+        }
+    }
+
+    private func delete(_ groups: [GroupLabels], on shard: ShardAddress) {
+        let orders = groups.map { ShardClient.Order(shard: shard, method: .delete, path: places.path(of: $0)) }
+        for (group, answer) in zip(groups, client.carryOut(orders)) {
+            if case .failed(let reason) = answer {
+                problem("\(places.text(of: group)) cannot be deleted on \(shard): \(reason)")
+            } else {
+                outcome.deleted += 1
+            }
+        }
+    }
+
+    /// A DELETE may have reached the copy and its owner before what was read of the copy reached the owner: then the owner
+    /// holds that and nothing else, and no copy is left.
+    private func removeResurrected() {
+        let doubtful = ledger.vanished
+        guard !doubtful.isEmpty, relist(Set(doubtful.map { places.owner(of: $0) })) else { return }
+        for (owner, groups) in Dictionary(grouping: doubtful, by: { places.owner(of: $0) }) {
+            let unchanged = groups.filter { group in
+                guard let held = listings[owner]?.groups[group] else { return false }
+                return ledger.foreignFamilies(of: held).isEmpty
+            }
+            delete(unchanged, on: owner)
+        }
+    }
+
+    // MARK: What the passes need
+
+    /// Lists a shard: what it holds of others' groups as a whole, of its own the times only.
+    func look(at shard: ShardAddress, alsoWanted: Set<GroupLabels> = []) -> Result<ShardListing, RunFailure> {
+        client.list(shard) { [places] labels in
+            places.owner(of: labels) == shard && !alsoWanted.contains(labels) ? .times : .content
+        }
+    }
+
+    /// Whether another stray copy has a newer version of the family than this shard, which is then the one to be pushed.
+    func hasNewer(_ group: GroupLabels, _ name: String, than family: FamilyCopy, on shard: ShardAddress) -> Bool {
+        listings.contains { other, listing in
+            other != shard && (listing.groups[group]?.families[name]?.pushedAt ?? .min) > family.pushedAt
+        }
+    }
+
+    /// Lists shards again; false when one cannot be listed.
+    private func relist(_ shards: Set<ShardAddress>) -> Bool {
+        for shard in shards.sorted() {
+            switch look(at: shard) {
+            case .success(let listing): listings[shard] = listing
+            case .failure(let failure):
+                problem(failure.reason)
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Whether the run may still change anything: it is not to stop, and nobody else may be at it.
+    var mayGoOn: Bool { !session.isOver && settings.mayGoOn() }
+
+    func problem(_ reason: String) {
+        if outcome.problems.count < RunSettings.problemLimit { outcome.problems.append(reason) }
+    }
+
+    /// Takes the time that so many groups may take at least.
+    func pace(_ count: Int) {
+        session.pause(TimeSpan(nanoseconds: UInt64(count) * 1_000_000_000 / UInt64(settings.groupsPerSecond)))
+    }
+}
+
+/// What a run goes by.
+struct RunSettings {
+    /// By which groups have their owners; not empty.
+    var ring: Ring
+    /// Shards that own nothing but may hold something.
+    var others: [ShardAddress]
+    /// Groups a second, at most.
+    var groupsPerSecond: Int
+    /// Whether this is still the one to change anything.
+    var mayGoOn: () -> Bool = { true }
+
+    /// Groups between two looks: what was read is not old when it is pushed.
+    static let batch = 200
+    /// Problems that are told of one run.
+    static let problemLimit = 20
+}

@@ -1,0 +1,186 @@
+// Reconciles groups with the ring in the background: some time after the ring has changed, and every so often. It has a
+// thread and a loop of its own, so that no push waits for it. The server owns it, tells it the rings, and hears from it
+// how far runs have come, this replica's and others'.
+import Logging
+
+/// The background reconciling of one process; its methods are for the server's loop.
+final class Reconciler {
+    private let session: LoopBound<HTTPSession>
+    private let work: LoopBound<ReconcilerWork>
+    private let mailbox: LoopMailbox
+    private var thread: LoopThread?
+
+    /// - Parameters:
+    ///   - onState: is called on the loop of `home` with how far the latest run has come.
+    ///   - onMetrics: is called on the loop of `home` after each run.
+    init(
+        home: LoopMailbox,
+        logger: Logger,
+        onState: @escaping (RunState) -> Void,
+        onMetrics: @escaping (ReconcileMetrics) -> Void
+    ) {
+        let loop = EventLoop()
+        mailbox = loop.mailbox
+        let session = HTTPSession(loop: loop)
+        let (onState, onMetrics) = (LoopBound(onState), LoopBound(onMetrics))
+        let work = ReconcilerWork(
+            session: session,
+            logger: logger,
+            onState: { state in home.post { onState.value(state) } },
+            onMetrics: { metrics in home.post { onMetrics.value(metrics) } }
+        )
+        self.session = LoopBound(session)
+        self.work = LoopBound(work)
+    }
+
+    /// Begins.
+    func start() {
+        let work = self.work
+        thread = LoopThread { work.value.run() }
+    }
+
+    /// Goes by other rings, or another configuration, from now on.
+    func update(_ input: ReconcilerInput) {
+        let work = self.work
+        mailbox.post { work.value.update(input) }
+    }
+
+    /// Breaks off what is under way and ends the thread.
+    func stop() {
+        let session = self.session
+        mailbox.post { session.value.cancel() }
+        thread?.join()
+        thread = nil
+    }
+}
+
+/// What reconciling goes by.
+struct ReconcilerInput: Sendable {
+    var configuration: Configuration
+    var rings: RingSet
+    /// Whether nothing is known to be left to be moved.
+    var isSettled: Bool
+    /// Which ring in force this is, counted from the start.
+    var generation: Int
+}
+
+/// What happens on the reconciler's thread.
+private final class ReconcilerWork {
+    private let session: HTTPSession
+    private let logger: Logger
+    private let onState: (RunState) -> Void
+    private let onMetrics: (ReconcileMetrics) -> Void
+    private var input: ReconcilerInput?
+    private var hasNewInput = false
+    private var runs: RunProtocol?
+    private var consul: Configuration.Consul?
+    private var metrics = ReconcileMetrics()
+    private var nextRun = MonotonicTime.now()
+    private var lastResult = RunResult.success
+
+    init(
+        session: HTTPSession,
+        logger: Logger,
+        onState: @escaping (RunState) -> Void,
+        onMetrics: @escaping (ReconcileMetrics) -> Void
+    ) {
+        self.session = session
+        self.logger = logger
+        self.onState = onState
+        self.onMetrics = onMetrics
+    }
+
+    func update(_ new: ReconcilerInput) {
+        let old = input
+        input = new
+        hasNewInput = true
+        if runs == nil || new.configuration.consul != consul {
+            consul = new.configuration.consul
+            let lock = consul.map { ConsulLock(session: session, settings: $0) }
+            runs = RunProtocol(session: session, lock: lock, onState: onState)
+        }
+        let settle = max(new.configuration.reconcile.settle, new.configuration.hold)
+        if old?.generation != new.generation || old?.rings.others.count ?? 0 < new.rings.others.count {
+            nextRun = MonotonicTime.now().advanced(by: settle)
+        }
+    }
+
+    func run() {
+        while !session.isOver {
+            session.pause(pause) { hasNewInput }
+            hasNewInput = false
+            guard !session.isOver, let input, input.configuration.movesGroups else { continue }
+            step(input)
+        }
+    }
+
+    private var pause: TimeSpan {
+        guard let input, input.configuration.movesGroups else { return .seconds(3600) }
+        if !input.isSettled { return input.configuration.consul?.pollInterval ?? .milliseconds(200) }
+        let now = MonotonicTime.now()
+        return nextRun > now ? nextRun.since(now) : .milliseconds(10)
+    }
+
+    private func step(_ input: ReconcilerInput) {
+        let interval = input.configuration.reconcile.interval
+        var latest = RunState()
+        switch runs?.latestState() {
+        case .success(let state): latest = state
+        case .failure(let failure) where MonotonicTime.now() >= nextRun:
+            return end(.failed, problems: [failure.reason], next: interval)
+        default: return
+        }
+        guard MonotonicTime.now() >= nextRun, !input.rings.ring.isEmpty else { return }
+        let age = TimeSpan.seconds(max(0, wallClock() - latest.settledAt))
+        if input.isSettled, input.configuration.consul != nil, latest.phase == .settled, age < interval {
+            // Another replica has just done it.
+            return end(.skipped, next: interval)
+        }
+        perform(input, latest)
+    }
+
+    private func perform(_ input: ReconcilerInput, _ latest: RunState) {
+        let interval = input.configuration.reconcile.interval
+        let ring = input.rings.ring
+        let known = input.rings.others.flatMap(\.ring.shards) + latest.shards.compactMap { ShardAddress(parsing: $0) }
+        let others = Set(known + input.configuration.servers).subtracting(ring.shards).sorted()
+        let order = RunProtocol.Order(
+            ring: ring,
+            others: others,
+            isDue: !input.isSettled,
+            hold: input.configuration.hold,
+            groupsPerSecond: input.configuration.reconcile.groupsPerSecond
+        )
+        switch runs?.perform(order) {
+        case .ended(let outcome):
+            metrics.moved += UInt64(outcome.moved)
+            metrics.deleted += UInt64(outcome.deleted)
+            metrics.duplicates = outcome.duplicates
+            if outcome.moved + outcome.deleted > 0 {
+                logger.info(
+                    "groups have been moved to their owners",
+                    metadata: ["moved": "\(outcome.moved)", "copies_deleted": "\(outcome.deleted)"]
+                )
+            }
+            end(outcome.problems.isEmpty ? .success : .partial, problems: outcome.problems, next: interval)
+        case .failed(let reason):
+            end(.failed, problems: [reason], next: interval)
+        case .taken, nil:
+            end(.skipped, next: min(interval, .seconds(2)))
+        }
+    }
+
+    private func end(_ result: RunResult, problems: [String] = [], next: TimeSpan) {
+        metrics.runs[result, default: 0] += 1
+        if result == .success { metrics.lastSuccess = wallClock() }
+        onMetrics(metrics)
+        nextRun = MonotonicTime.now().advanced(by: next)
+        guard result != lastResult else { return }
+        if !problems.isEmpty {
+            logger.warning("groups cannot all be reconciled", metadata: ["problems": "\(problems)"])
+        } else if lastResult == .failed || lastResult == .partial {
+            logger.info("groups can be reconciled again")
+        }
+        lastResult = result
+    }
+}

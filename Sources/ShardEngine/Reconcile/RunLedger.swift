@@ -1,0 +1,65 @@
+// What a run has pushed to owners, and what became of it. The copy passes write it; the sweep deletes only by it.
+
+/// The pushes of one run.
+struct RunLedger {
+    private var acknowledged: [GroupLabels: [String: Int64]] = [:]
+    private var pushed: [GroupLabels: Push] = [:]
+    private var vanishedGroups: Set<GroupLabels> = []
+
+    private struct Push {
+        var names: Set<String>
+        /// By this machine's clock, in nanoseconds since 1970.
+        var endedAt: Int64
+        /// Whether the copy was looked at since, and had not changed.
+        var isConfirmed = false
+    }
+
+    /// The owner has taken these families.
+    mutating func didPush(_ group: GroupLabels, _ names: some Sequence<String>, at time: Int64) {
+        pushed[group, default: Push(names: [], endedAt: time)].names.formUnion(names)
+        pushed[group]?.endedAt = time
+        pushed[group]?.isConfirmed = false
+        vanishedGroups.remove(group)
+    }
+
+    /// A second look has found the family as it was pushed.
+    mutating func acknowledge(_ group: GroupLabels, _ name: String, version: Int64) {
+        acknowledged[group, default: [:]][name] = version
+    }
+
+    /// A second look has found all of the group as it was pushed.
+    mutating func confirm(_ group: GroupLabels) {
+        pushed[group]?.isConfirmed = true
+    }
+
+    /// A second look has found the copy gone.
+    mutating func noteVanished(_ group: GroupLabels) {
+        vanishedGroups.insert(group)
+    }
+
+    /// How many groups owners have been given.
+    var confirmedCount: Int { pushed.values.count(where: \.isConfirmed) }
+
+    /// Whether the owner was given something of the group.
+    func hasPushed(_ group: GroupLabels) -> Bool { pushed[group] != nil }
+
+    /// Groups whose copies were gone at the second look.
+    var vanished: Set<GroupLabels> { vanishedGroups }
+
+    /// Whether the owner has this version of the family, or a newer one, from this run.
+    func hasAcknowledged(_ group: GroupLabels, _ name: String, version: Int64) -> Bool {
+        guard let known = acknowledged[group]?[name] else { return false }
+        return known >= version
+    }
+
+    /// Whether something was pushed to the owner that may have taken the place of something newer.
+    func isUnconfirmed(_ group: GroupLabels) -> Bool { pushed[group]?.isConfirmed == false }
+
+    /// Families of the owner's copy that this run has not pushed, or that were pushed by somebody else since.
+    func foreignFamilies(of copy: GroupCopy) -> [String: FamilyCopy] {
+        guard let push = pushed[copy.labels] else { return copy.families }
+        return copy.families.filter { name, family in
+            !push.names.contains(name) || family.pushedAt > push.endedAt
+        }
+    }
+}

@@ -1,0 +1,118 @@
+// The steps of a run, in their order, and who hears of them: all replicas that route pushes. The reconciler's thread takes
+// them, and `shardd reconcile` and `shardd drain` do.
+
+/// Performs runs one at a time; confined to the thread of its session.
+final class RunProtocol {
+    /// What a run is for.
+    struct Order {
+        var ring: Ring
+        /// Shards that own nothing but may hold something.
+        var others: [ShardAddress]
+        /// Whether replicas may be in the middle of a handover, so that every step has to be taken.
+        var isDue: Bool
+        /// How far apart replicas may be.
+        var hold: TimeSpan
+        var groupsPerSecond: Int
+        /// Of `others`, those that are being emptied.
+        var draining: [ShardAddress] = []
+    }
+
+    /// How an attempt at a run has ended.
+    enum Ending {
+        case ended(RunOutcome)
+        /// Somebody else is at it.
+        case taken
+        case failed(String)
+    }
+
+    private let session: HTTPSession
+    private let lock: ConsulLock?
+    private let onState: (RunState) -> Void
+    /// Whether what is under way is to be brought to an early end.
+    var isInterrupted = false
+    /// Without Consul, runs are counted here alone.
+    private var state = RunState()
+
+    /// - Parameters:
+    ///   - lock: nil without Consul.
+    ///   - onState: is called at each step.
+    init(session: HTTPSession, lock: ConsulLock?, onState: @escaping (RunState) -> Void) {
+        self.session = session
+        self.lock = lock
+        self.onState = onState
+    }
+
+    /// How far the latest run has come, whoever's it is.
+    func latestState() -> Result<RunState, RunFailure> {
+        let latest = lock?.read() ?? .success(state)
+        if case .success(let state) = latest { onState(state) }
+        return latest
+    }
+
+    /// What would be done.
+    func plan(_ order: Order) -> (strays: [Stray], problems: [String]) {
+        let run = ReconcileRun(session: session, settings: settings(order))
+        return (run.plan().strays, run.result.problems)
+    }
+
+    /// Performs a run, if nobody else is at one.
+    func perform(_ order: Order, onPlan: ([Stray]) -> Void = { _ in }) -> Ending {
+        switch lock?.read() ?? .success(state) {
+        case .failure(let failure): return .failed(failure.reason)
+        case .success(let latest): state = latest
+        }
+        state.run += 1
+        state.phase = .copying
+        state.draining = order.draining.map(\.text)
+        switch lock?.acquire(state) ?? .acquired {
+        case .taken: return .taken
+        case .failed(let reason): return .failed(reason)
+        case .acquired: break
+        }
+        onState(state)
+        let run = ReconcileRun(session: session, settings: settings(order))
+        carryOut(run, order, onPlan)
+        lock?.release(state)
+        return .ended(run.result)
+    }
+
+    private func settings(_ order: Order) -> RunSettings {
+        RunSettings(
+            ring: order.ring,
+            others: order.others,
+            groupsPerSecond: order.groupsPerSecond,
+            mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
+        )
+    }
+
+    private func carryOut(_ run: ReconcileRun, _ order: Order, _ onPlan: ([Stray]) -> Void) {
+        let strays = run.plan().strays
+        let areAllListed = run.result.problems.isEmpty
+        onPlan(strays)
+        run.copy(strays)
+        guard run.mayGoOn else { return run.problem("the run was broken off") }
+        let needsSteps = order.isDue || !strays.isEmpty
+        // While an owner lacks something that it cannot be given, nobody may take the copy for superfluous.
+        let isAllCopied = run.result.problems.isEmpty
+        if needsSteps, isAllCopied, !enter(.copied, run, order) { return run.problem("the lock was lost") }
+        if !isAllCopied, areAllListed, !enter(.settled, run, order) { return run.problem("the lock was lost") }
+        if needsSteps {
+            session.pause(order.hold)
+            run.sweep(run.plan().strays)
+        }
+        guard run.mayGoOn else { return run.problem("the run was broken off") }
+        if isAllCopied, !enter(.settled, run, order) { run.problem("the lock was lost") }
+    }
+
+    private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {
+        state.phase = phase
+        if phase == .settled {
+            state.unreached = run.result.unreached.map(\.text)
+            state.shards = order.ring.shards.map(\.text)
+            state.settledAt = wallClock()
+        }
+        guard lock?.update(state) ?? true else { return false }
+        onState(state)
+        return true
+    }
+}

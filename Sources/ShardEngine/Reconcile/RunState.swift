@@ -1,0 +1,27 @@
+// How far the runs of reconciling have come. The reconciler makes it, or reads what another replica's has written into
+// Consul; handover goes on by it.
+
+/// The state of the latest run, counted over all replicas.
+struct RunState: Codable, Equatable, Sendable {
+    /// What the run has done.
+    enum Phase: String, Codable, Sendable {
+        /// It has begun.
+        case copying
+        /// Every group's owner has all that other shards hold of it.
+        case copied
+        /// What other shards held has been deleted.
+        case settled
+    }
+
+    /// The number of the run.
+    var run = 0
+    var phase = Phase.settled
+    /// Shards off the ring that may hold groups, but could not be asked: as `host:port`.
+    var unreached: [String] = []
+    /// Shards that are being emptied, as `host:port`.
+    var draining: [String] = []
+    /// The ring that was settled last.
+    var shards: [String] = []
+    /// When that was, in seconds since 1970.
+    var settledAt = 0.0
+}

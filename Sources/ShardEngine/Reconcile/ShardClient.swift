@@ -1,0 +1,117 @@
+// The requests that reconciling makes of shards: what do you hold, take this, drop that. Runs own one.
+
+/// Speaks to shards for one run; confined to the thread of its session.
+final class ShardClient {
+    /// How a shard took a push or a DELETE.
+    enum Answer: Equatable {
+        /// It has done it; whether it has checked the push for consistency first.
+        case done(isChecked: Bool)
+        /// It has not: the reason.
+        case failed(String)
+    }
+
+    /// Something to do at a shard.
+    struct Order {
+        var shard: ShardAddress
+        var method: Method
+        var path: String
+        var body: [UInt8] = []
+        var contentType = FamilyEncoder.contentType
+    }
+
+    private let session: HTTPSession
+
+    init(session: HTTPSession) {
+        self.session = session
+    }
+
+    /// Asks a shard for all that it holds.
+    func list(
+        _ shard: ShardAddress,
+        detail: (GroupLabels) -> ShardListing.Detail
+    ) -> Result<ShardListing, RunFailure> {
+        let request = HTTPRequest(
+            host: shard.host,
+            port: shard.port,
+            target: "/api/v1/metrics",
+            timeout: ShardClient.listTimeout,
+            bodyLimit: ShardClient.listLimit
+        )
+        switch session.send(request) {
+        case .failed(let reason):
+            return .failure(RunFailure("shard \(shard) cannot be listed: \(reason)"))
+        case .response(let response) where response.status == 200:
+            let listing = response.body.withUnsafeBytes { ShardListing($0, detail: detail) }
+            return listing.map { .success($0) }
+                ?? .failure(RunFailure("shard \(shard) cannot be listed: its answer is not what it should be"))
+        case .response(let response):
+            return .failure(RunFailure("shard \(shard) cannot be listed: it answered \(response.status)"))
+        }
+    }
+
+    /// When the shard's process was started, as it tells; nil when it does not. Another time is another process, which may
+    /// have lost what it held.
+    func startTime(of shard: ShardAddress) -> String? {
+        let request = HTTPRequest(
+            host: shard.host,
+            port: shard.port,
+            target: "/api/v1/status",
+            timeout: ShardClient.orderTimeout
+        )
+        guard case .response(let response) = session.send(request), response.status == 200 else { return nil }
+        var time: String?
+        response.body.withUnsafeBytes { body in
+            var scanner = JSONScanner(body)
+            scanner.object { scanner, name in
+                guard name == "data", scanner.peek() == 0x7B else { return scanner.skip() }
+                scanner.object { scanner, name in
+                    if name == "start_time" { time = scanner.string() } else { scanner.skip() }
+                }
+            }
+        }
+        return time
+    }
+
+    /// Has shards do things, several at a time; the answers are in the order of the orders.
+    func carryOut(_ orders: [Order]) -> [Answer] {
+        let requests = orders.map { order in
+            HTTPRequest(
+                method: order.method,
+                host: order.shard.host,
+                port: order.shard.port,
+                target: order.path,
+                headers: order.body.isEmpty ? [] : [("Content-Type", order.contentType)],
+                body: order.body,
+                timeout: ShardClient.orderTimeout
+            )
+        }
+        return session.sendAll(requests, atOnce: ShardClient.atOnce).map { outcome in
+            switch outcome {
+            case .failed(let reason):
+                return .failed(reason)
+            case .response(let response) where (200..<300).contains(response.status):
+                return .done(isChecked: response.status == 200)
+            case .response(let response):
+                let text = String(decoding: response.body.prefix(200), as: UTF8.self)
+                return .failed("it answered \(response.status): \(text.replacing("\n", with: " "))")
+            }
+        }
+    }
+
+    /// What a listing may have, in bytes: enough for a million series.
+    private static let listLimit = 1 << 29
+    private static let listTimeout = TimeSpan.seconds(60)
+    /// With its consistency check on, a large Pushgateway takes tens of milliseconds for each.
+    private static let orderTimeout = TimeSpan.seconds(10)
+    private static let atOnce = 8
+}
+
+/// Why something could not be done; for logs and the command line.
+public struct RunFailure: Error, Equatable, Sendable {
+    /// One line.
+    public let reason: String
+
+    init(_ reason: String) {
+        self.reason = reason
+    }
+}

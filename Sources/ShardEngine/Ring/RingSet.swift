@@ -1,0 +1,31 @@
+// The rings that pushes are routed by while groups change owners: the one in force, and others by which shards may hold
+// copies. Handover makes one at each step; the forwarder of each worker swaps it in as a whole.
+
+/// What a request does at a shard that owns its group by another ring than the one in force.
+///
+/// Each step of a handover can stand beside the one before and the one after it, so that replicas need not take a step
+/// at the same moment: the idea is that of online schema changes, "Online, Asynchronous Schema Change in F1" (VLDB 2013).
+enum Visit: Sendable {
+    /// PUT and DELETE remove what the shard holds: it is about to become an owner, or was one and is away.
+    case removal
+    /// Every request is made there too, before its owner has it, so that the shard's copy stays whole and new.
+    case copy
+    /// Every request removes what the shard holds: the owner has all of it.
+    case sweep
+}
+
+/// Another ring, and what to do at its owners.
+struct OtherRing: Sendable {
+    var ring: Ring
+    var visit: Visit
+    /// Of its shards, those that matter; nil for all.
+    var shards: Set<ShardAddress>?
+}
+
+/// The ring in force, and those that are not settled; immutable.
+struct RingSet: Sendable {
+    var ring: Ring
+    var others: [OtherRing] = []
+    /// Whether any shard may hold a copy of any group, so that a DELETE goes to all of them.
+    var isReconcileDue = false
+}

@@ -1,0 +1,64 @@
+// `shardd reconcile` and `shardd drain`: move groups to where they belong.
+import ArgumentParser
+import Glibc
+import ShardEngine
+
+struct Reconcile: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Move every group to the shard that owns it.",
+        discussion:
+            "Prints a line for each copy that is not on its owner: group, from, to and reason, with tabs between."
+    )
+
+    @OptionGroup var file: ConfigurationFile
+
+    @Flag(name: .customLong("dry-run"), help: "Print the plan and do nothing.")
+    var isDryRun = false
+
+    func run() throws {
+        let command = ReconcileCommand(try file.load(), isDryRun: isDryRun)
+        do throws(RunFailure) {
+            try command.run(line: printLine, note: printNote)
+        } catch {
+            throw Failure.runtime(error.reason)
+        }
+    }
+}
+
+struct Drain: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Empty a shard: out of the ring, its groups moved, deregistered.",
+        discussion: "It can be interrupted, and run again."
+    )
+
+    @OptionGroup var file: ConfigurationFile
+
+    @Argument(help: "The shard, as host:port.")
+    var shard: ShardAddress
+
+    func run() throws {
+        let command = DrainCommand(try file.load(), shard: shard)
+        do throws(RunFailure) {
+            try command.run(line: printLine, note: printNote)
+        } catch {
+            throw Failure.runtime(error.reason)
+        }
+    }
+}
+
+extension ShardAddress: ExpressibleByArgument {
+    /// A shard on the command line has its port with it.
+    public init?(argument: String) {
+        self.init(parsing: argument)
+    }
+}
+
+/// At once, so that progress is seen through a pipe too.
+private func printLine(_ text: String) { write(text, to: STDOUT_FILENO) }
+
+private func printNote(_ text: String) { write("shardd: \(text)", to: STDERR_FILENO) }
+
+private func write(_ text: String, to descriptor: Int32) {
+    var line = text + "\n"
+    line.withUTF8 { _ = Glibc.write(descriptor, $0.baseAddress, $0.count) }
+}
