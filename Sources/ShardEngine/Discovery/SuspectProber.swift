@@ -15,7 +15,7 @@ final class SuspectProber {
         let pool: ShardPool
         var probe: HealthProbe?
         var timer: Timer?
-        var backoff = Backoff(first: .milliseconds(100), limit: .seconds(2))
+        var backoff = Backoff(first: .milliseconds(100), limit: .seconds(1))
 
         init(_ pool: ShardPool) {
             self.pool = pool

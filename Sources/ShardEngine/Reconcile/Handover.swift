@@ -136,7 +136,7 @@ final class Handover {
     /// Takes a step where a run, of this replica or another, has got far enough.
     func observe(_ state: RunState) {
         draining = state.draining.compactMap { ShardAddress(parsing: $0) }.filter { !rings.ring.shards.contains($0) }
-        guard !isSettled else { return }
+        guard rings.isReconcileDue || past.contains(where: { $0.visit != .removal }) else { return }
         guard let base else {
             base = state.run
             return

@@ -43,6 +43,10 @@ final class ReconcileRun {
         listings = [:]
         outcome.unreached = []
         for shard in settings.ring.shards + settings.others {
+            guard settings.isTrusted(shard, client.startTime(of: shard)) else {
+                distrusted(shard)
+                continue
+            }
             switch look(at: shard) {
             case .success(let listing):
                 listings[shard] = listing
@@ -50,16 +54,20 @@ final class ReconcileRun {
                     problem("shard \(shard): \(listing.unreadable) groups have a family in place of their labels")
                 }
             case .failure(let failure):
-                if settings.ring.shards.contains(shard) {
-                    problem(failure.reason)
-                } else {
-                    outcome.unreached.append(shard)
-                }
+                problem(failure.reason)
             }
         }
         let plan = ReconcilePlan(listings, places)
         outcome.duplicates = plan.duplicateCount
         return plan
+    }
+
+    private func distrusted(_ shard: ShardAddress) {
+        if settings.ring.shards.contains(shard) {
+            problem("shard \(shard) does not answer, or has just come back")
+        } else {
+            outcome.unreached.append(shard)
+        }
     }
 
     /// What has been done so far.
@@ -181,6 +189,8 @@ struct RunSettings {
     var others: [ShardAddress]
     /// Groups a second, at most.
     var groupsPerSecond: Int
+    /// Whether a shard may be taken at its word, by when its process was started, as it tells.
+    var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
     /// Whether this is still the one to change anything.
     var mayGoOn: () -> Bool = { true }
 

@@ -162,7 +162,12 @@ private final class ReconcilerWork {
                     metadata: ["moved": "\(outcome.moved)", "copies_deleted": "\(outcome.deleted)"]
                 )
             }
-            end(outcome.problems.isEmpty ? .success : .partial, problems: outcome.problems, next: interval)
+            let isDone = outcome.problems.isEmpty
+            end(
+                isDone ? .success : .partial,
+                problems: outcome.problems,
+                next: isDone ? interval : min(interval, .seconds(5))
+            )
         case .failed(let reason):
             end(.failed, problems: [reason], next: interval)
         case .taken, nil:

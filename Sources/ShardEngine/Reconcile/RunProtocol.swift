@@ -30,6 +30,7 @@ final class RunProtocol {
     private let onState: (RunState) -> Void
     /// Whether what is under way is to be brought to an early end.
     var isInterrupted = false
+    private var restarts = Restarts()
     /// Without Consul, runs are counted here alone.
     private var state = RunState()
 
@@ -81,6 +82,10 @@ final class RunProtocol {
             ring: order.ring,
             others: order.others,
             groupsPerSecond: order.groupsPerSecond,
+            isTrusted: { [unowned self] shard, startTime in
+                let grace = TimeSpan(nanoseconds: order.hold.nanoseconds + RunProtocol.tellingTime.nanoseconds)
+                return restarts.isTrusted(shard, startTime: startTime, grace: grace)
+            },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
         )
     }
@@ -115,4 +120,7 @@ final class RunProtocol {
         onState(state)
         return true
     }
+
+    /// How long replicas may take to see that a shard is back, and to tell it what it has missed.
+    private static let tellingTime = TimeSpan.seconds(2)
 }
