@@ -17,6 +17,7 @@ public final class Server {
     private let workers: WorkerGroup
     private let discovery: Discovery
     private let ringBuilder: RingBuilder
+    private let resolver: Resolver
     private let hints: Hints
     private let handover: Handover
     private let reconciler: Reconciler
@@ -74,6 +75,7 @@ public final class Server {
         membership = Membership(servers: configuration)
         ring = Ring(shards: membership.shards, vnodes: configuration.hash.vnodes)
         ringBuilder = RingBuilder(mailbox: loop.mailbox)
+        self.resolver = resolver
         hints = Hints(loop: loop, resolver: resolver, logger: logger)
         var ringsChanged: (RingSet) -> Void = { _ in }
         handover = Handover(
@@ -103,9 +105,14 @@ public final class Server {
         connectParts()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
         workers.use(handover.rings)
+        useStores()
         tellReconciler()
         reconciler.start()
         discovery.start()
+        handover.begin { [unowned self] in accept() }
+    }
+
+    private func accept() {
         let address = ShardAddress(host: configuration.listen.host ?? "*", port: workers.port)
         workers.start()
         logger.info(
@@ -134,13 +141,19 @@ public final class Server {
     /// Has the worker tell of shards that missed something, or that answer again, wherever its loop is.
     private func connectToHandover(_ worker: Worker) {
         let mailbox = worker.loop.mailbox
-        worker.forwarder.onMissed = { [unowned self] shard, path in
-            onOwnLoop(from: mailbox) { $0.missed(shard, path) }
-        }
-        worker.onShardAnswers = { [unowned self] shard, wasPassedOver, done in
+        worker.forwarder.onMissed = { [unowned self] shard, path, done in
             let done = LoopBound(done)
             onOwnLoop(from: mailbox) { server in
-                server.handover.answers(shard, wasPassedOver: wasPassedOver) { [unowned server] in
+                server.missed(shard, path) { [unowned server] in server.answer(on: mailbox) { done.value() } }
+            }
+        }
+        worker.onSuspect = { [unowned self] shard in
+            onOwnLoop(from: mailbox) { $0.handover.isPassedOver(shard) }
+        }
+        worker.onShardAnswers = { [unowned self] shard, done in
+            let done = LoopBound(done)
+            onOwnLoop(from: mailbox) { server in
+                server.handover.answers(shard) { [unowned server] in
                     server.answer(on: mailbox) { done.value() }
                 }
             }
@@ -162,8 +175,15 @@ public final class Server {
         }
     }
 
-    private func missed(_ shard: ShardAddress, _ path: [UInt8]) {
-        if configuration.movesGroups { hints.add(shard, path: path) }
+    private func missed(_ shard: ShardAddress, _ path: [UInt8], _ done: @escaping () -> Void) {
+        if configuration.movesGroups { hints.add(shard, path: path, done) } else { done() }
+    }
+
+    /// Keeps what a replica's end must not undo in Consul, where there is one.
+    private func useStores() {
+        let client = configuration.consul.map { ConsulClient(loop: loop, resolver: resolver, settings: $0) }
+        hints.store = client.map { HintStore(client: $0) }
+        handover.store = client.map { RingStore(client: $0) }
     }
 
     /// Routes pushes by other rings, and tells of it where another one is in force.
@@ -300,6 +320,7 @@ extension Server: AdminDelegate {
         let hadVnodes = configuration.hash.vnodes
         configuration = loaded
         handover.hold = loaded.hold
+        useStores()
         logLevel.level = loaded.logLevel ?? options.logLevel
         let descriptorLimit = Server.connectionLimit(descriptors, loaded)
         workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }

@@ -94,7 +94,8 @@ final class ConsulClient {
         return call(.put, "/v1/agent/service/register", body: Array(body), timeout: ConsulClient.timeout, done)
     }
 
-    private func call(
+    /// Makes a request.
+    func call(
         _ method: Method,
         _ target: String,
         body: [UInt8] = [],
@@ -130,6 +131,9 @@ final class ConsulClient {
             bodyLimit: ConsulClient.bodyLimit
         )
     }
+
+    /// `?dc=NAME` where the agent's own datacenter is not the one; otherwise nothing.
+    var datacenterQuery: String { settings.datacenter.map { "?dc=\(escaped($0))" } ?? "" }
 
     /// Text as a part of a path or query.
     func escaped(_ text: String) -> String {

@@ -9,9 +9,10 @@ final class Worker {
     let forwarder: Forwarder
     let pushHandler: PushHandler
     let server: HTTPServer
-    /// Told of a suspect shard that answers again, and whether others have been given its pushes: the worker uses it
-    /// again when `done` is called, on its loop.
-    var onShardAnswers: ((ShardAddress, Bool, _ done: @escaping () -> Void) -> Void)?
+    /// Told of a shard that has become suspect.
+    var onSuspect: ((ShardAddress) -> Void)?
+    /// Told of a suspect shard that answers again: the worker uses it again when `done` is called, on its loop.
+    var onShardAnswers: ((ShardAddress, _ done: @escaping () -> Void) -> Void)?
     private let suspects: SuspectProber
 
     init(loop: EventLoop, configuration: Configuration, descriptorLimit: Int, resolver: Resolver, logger: Logger) {
@@ -32,10 +33,13 @@ final class Worker {
             onRequest: { pushHandler.handle($0) },
             onRefusal: { [metrics] in metrics.countRejection(RejectionReason(refusalStatus: $0.status)) }
         )
-        forwarder.onSuspect = { [suspects] in suspects.watch($0) }
+        forwarder.onSuspect = { [unowned self] pool in
+            suspects.watch(pool)
+            onSuspect?(pool.shard)
+        }
         suspects.onAnswer = { [unowned self] pool in
             guard let onShardAnswers else { return pool.markUp() }
-            onShardAnswers(pool.shard, pool.wasPassedOver) { pool.markUp() }
+            onShardAnswers(pool.shard) { pool.markUp() }
         }
     }
 

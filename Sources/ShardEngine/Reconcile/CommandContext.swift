@@ -79,7 +79,7 @@ final class CommandContext {
         let ring = Ring(shards: shards, vnodes: configuration.hash.vnodes)
         var known = configuration.servers + draining
         if case .success(let state) = runs.latestState() {
-            known += (state.shards + state.unreached).compactMap { ShardAddress(parsing: $0) }
+            known += state.settledShards + state.awayShards
         }
         return RunProtocol.Order(
             ring: ring,

@@ -82,6 +82,20 @@ final class ConsulLock {
         destroy()
     }
 
+    /// Which rings are stored, by their keys.
+    func storedRings() -> [String: [ShardAddress]] {
+        RingStore.rings(session.send(client.request(.get, RingStore.listTarget(client))))
+    }
+
+    /// Forgets stored rings.
+    func removeRings(_ keys: [String]) {
+        let requests = keys.map { key in
+            let path = key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
+            return client.request(.delete, "/v1/kv/\(path)\(query)")
+        }
+        _ = session.sendAll(requests, atOnce: 4)
+    }
+
     private func renew() {
         guard let id else { return }
         let startedAt = MonotonicTime.now()
@@ -112,12 +126,16 @@ final class ConsulLock {
         _ = session.send(client.request(.put, "/v1/session/destroy/\(id)\(query)"))
     }
 
-    private var keyTarget: String {
+    /// The key, with a query that can be added to.
+    static func keyTarget(_ client: ConsulClient) -> String {
+        let query = client.datacenterQuery
         let name = client.escaped(client.settings.serviceName)
         return "/v1/kv/shardd/\(name)/reconcile\(query)\(query.isEmpty ? "?" : "&")"
     }
 
-    private var query: String { client.settings.datacenter.map { "?dc=\(client.escaped($0))" } ?? "" }
+    private var keyTarget: String { ConsulLock.keyTarget(client) }
+
+    private var query: String { client.datacenterQuery }
 
     /// The shortest that Consul allows.
     private static let timeToLive = TimeSpan.seconds(10)

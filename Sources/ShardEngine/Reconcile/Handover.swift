@@ -14,6 +14,8 @@ final class Handover {
     private(set) var rings: RingSet
     /// How long a ring is announced before it is in force; zero where groups are not moved.
     var hold: TimeSpan
+    /// Where rings are kept for replicas that start; nil without Consul.
+    var store: RingStore?
     private let builder: RingBuilder
     private let hints: Hints
     private let logger: Logger
@@ -21,6 +23,7 @@ final class Handover {
     private var announced: Ring?
     private var next: Ring?
     private var past: [OtherRing] = []
+    private var suspects: Set<ShardAddress> = []
     /// The run during which the last ring came into force: only a later one has seen all there was to see.
     private var base: Int?
     /// Shards off the ring that `shardd drain` is emptying.
@@ -61,6 +64,7 @@ final class Handover {
         } else if ring.shards != rings.ring.shards || ring.vnodes != rings.ring.vnodes {
             if hold == .zero || isFirst || rings.ring.isEmpty { return bringIntoForce(ring) }
             announced = ring
+            store?.add(ring.shards)
             timer?.schedule(after: hold)
             publish()
             tellMissed(to: ring) {}
@@ -81,7 +85,7 @@ final class Handover {
 
     /// Tells the shards that join what they have missed.
     private func tellMissed(to ring: Ring, _ done: @escaping () -> Void) {
-        let joining = ring.shards.filter { !rings.ring.shards.contains($0) && hints.has($0) }
+        let joining = ring.shards.filter { !rings.ring.shards.contains($0) }
         var left = joining.count + 1
         func told() {
             left -= 1
@@ -97,34 +101,62 @@ final class Handover {
             other.ring.shards == ring.shards || other.shards.map { $0.isSubset(of: ring.shards) } ?? false
         }
         rings.ring = ring
+        if hold > .zero { store?.add(ring.shards) }
         publish()
     }
 
-    /// A shard that pushes were kept from answers again; `done` is called once it has been told what it has missed, and
-    /// requests go to the shards that stood in for it too.
-    func answers(_ shard: ShardAddress, wasPassedOver: Bool, _ done: @escaping () -> Void) {
+    /// Other shards are given a suspect shard's pushes: they will hold groups that it owns.
+    func isPassedOver(_ shard: ShardAddress) {
+        suspects.insert(shard)
+        let ring = rings.ring
+        let others = ring.shards.filter { !suspects.contains($0) }
+        let isKnown = past.contains { $0.visit == .copy && $0.ring.shards == others }
+        guard hold > .zero, ring.shards.contains(shard), !others.isEmpty, !isKnown else { return }
+        builder.build(shards: others, vnodes: ring.vnodes) { [unowned self] ring in
+            guard ring.shards != rings.ring.shards else { return }
+            add(ring)
+            publish()
+        }
+    }
+
+    /// A shard that was suspect answers again; `done` is called once it has been told what it has missed.
+    func answers(_ shard: ShardAddress, _ done: @escaping () -> Void) {
         hints.deliver(to: shard) { [unowned self] in
-            let others = rings.ring.shards.filter { $0 != shard }
-            guard hold > .zero, wasPassedOver, !others.isEmpty, others.count < rings.ring.shards.count else {
-                return done()
-            }
-            builder.build(shards: others, vnodes: rings.ring.vnodes) { [unowned self] ring in
-                add(ring)
+            suspects.remove(shard)
+            done()
+        }
+    }
+
+    /// Takes in how things stand when this replica starts; `done` is called, now or later, when it is known, or cannot be.
+    func begin(_ done: @escaping () -> Void) {
+        guard hold > .zero, let store else { return done() }
+        store.read { [unowned self] stored in
+            let shards = Set(rings.ring.shards).union(stored.away)
+            let rings = stored.rings.filter { !$0.isEmpty }
+            build(rings + [stored.away.isEmpty ? [] : shards.sorted()]) { [unowned self] built in
+                for ring in built.dropLast() where ring.shards != self.rings.ring.shards { add(ring, isNew: false) }
+                if let ring = built.last, !ring.isEmpty {
+                    past.append(OtherRing(ring: ring, visit: .removal, shards: Set(stored.away)))
+                }
                 publish()
                 done()
             }
         }
     }
 
-    /// Takes in the ring that was settled before this replica started.
-    func remember(_ ring: Ring) {
-        guard hold > .zero, ring.shards != rings.ring.shards else { return }
-        add(ring)
-        publish()
+    private func build(_ rings: [[ShardAddress]], _ done: @escaping ([Ring]) -> Void) {
+        var built: [Ring] = []
+        for shards in rings {
+            builder.build(shards: shards, vnodes: self.rings.ring.vnodes) { ring in
+                built.append(ring)
+                if built.count == rings.count { done(built) }
+            }
+        }
     }
 
     /// Shards of this ring may hold groups that others own.
-    private func add(_ ring: Ring) {
+    private func add(_ ring: Ring, isNew: Bool = true) {
+        if isNew { store?.add(ring.shards) }
         base = nil
         rings.isReconcileDue = true
         for index in past.indices where past[index].visit == .sweep { past[index].visit = .copy }
@@ -149,7 +181,7 @@ final class Handover {
             guard past.contains(where: { $0.visit == .copy }) else { return }
             for index in past.indices where past[index].visit == .copy { past[index].visit = .sweep }
         case .settled:
-            settle(unreached: Set(state.unreached.compactMap { ShardAddress(parsing: $0) }))
+            settle(unreached: Set(state.awayShards))
         }
         publish()
     }

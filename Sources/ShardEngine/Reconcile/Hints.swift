@@ -1,5 +1,6 @@
 // What shards that could not be reached have missed: PUTs and DELETEs that make void what they hold. A shard gets the
-// DELETEs before it gets pushes again ("hinted handoff", as Dynamo and Cassandra call it). Handover owns the hints.
+// DELETEs before it gets pushes again ("hinted handoff", as Dynamo and Cassandra call it). Handover has them told; the
+// forwarders of all workers add to them, through the server.
 import Logging
 
 /// Groups to remove from shards that were away; loop-confined.
@@ -7,21 +8,14 @@ final class Hints {
     private let loop: EventLoop
     private let resolver: Resolver
     private let logger: Logger
+    /// Where hints are kept beyond this process; nil without Consul.
+    var store: HintStore?
     /// Paths of the requests that each shard has missed.
     private var paths: [ShardAddress: Set<[UInt8]>] = [:]
-    private var deliveries: [ShardAddress: Delivery] = [:]
-
-    private final class Delivery {
-        var left: [[UInt8]]
-        var calls: [Int: HTTPCall] = [:]
-        var next = 0
-        var failed: [[UInt8]] = []
-        var done: [() -> Void] = []
-
-        init(_ paths: Set<[UInt8]>) {
-            left = Array(paths)
-        }
-    }
+    private var unstored: [ShardAddress: [(path: [UInt8], done: () -> Void)]] = [:]
+    private var writing: HTTPCall?
+    private var storeFailedAt: MonotonicTime?
+    private var deliveries: [ShardAddress: HintDelivery] = [:]
 
     init(loop: EventLoop, resolver: Resolver, logger: Logger) {
         self.loop = loop
@@ -29,68 +23,68 @@ final class Hints {
         self.logger = logger
     }
 
-    /// Remembers that a shard has missed a PUT or DELETE on the path.
-    func add(_ shard: ShardAddress, path: [UInt8]) {
-        guard paths[shard, default: []].count < Hints.limit else { return }
-        paths[shard, default: []].insert(path)
+    /// Remembers that a shard has missed a PUT or DELETE on the path; `done` is called, now or later, when it is stored,
+    /// or cannot be.
+    func add(_ shard: ShardAddress, path: [UInt8], _ done: @escaping () -> Void) {
+        guard paths[shard, default: []].count < Hints.limit else { return done() }
+        guard paths[shard, default: []].insert(path).inserted else { return done() }
         if paths[shard]?.count == Hints.limit {
             logger.warning(
                 "a shard has missed too much to remember it all: old groups may come back with it",
                 metadata: ["shard": "\(shard)"]
             )
         }
+        // A Consul that does not answer must not hold up one push after the other.
+        let hasFailed = storeFailedAt.map { loop.now.since($0) < Hints.storePause } ?? false
+        guard store != nil, !hasFailed else { return done() }
+        unstored[shard, default: []].append((path, done))
+        writeNext()
     }
 
-    /// Whether there is something that the shard has missed.
-    func has(_ shard: ShardAddress) -> Bool { paths[shard] != nil || deliveries[shard] != nil }
+    private func writeNext() {
+        guard writing == nil, let store, let (shard, waiting) = unstored.first else { return }
+        let batch = Array(waiting.prefix(Hints.batch))
+        unstored[shard] = waiting.count > batch.count ? Array(waiting.dropFirst(batch.count)) : nil
+        writing = store.write(batch.map(\.path), for: shard) { [unowned self] isStored in
+            writing = nil
+            storeFailedAt = isStored ? nil : loop.now
+            for hint in batch { hint.done() }
+            if isStored { writeNext() } else { giveUpStoring() }
+        }
+    }
+
+    private func giveUpStoring() {
+        let waiting = unstored.values.joined()
+        unstored = [:]
+        for hint in waiting { hint.done() }
+    }
 
     /// Removes from the shard what it has missed the end of; `done` is called, now or later, when nothing is left or it
     /// cannot be reached: then it is remembered on.
     func deliver(to shard: ShardAddress, _ done: @escaping () -> Void) {
-        if let delivery = deliveries[shard] { return delivery.done.append(done) }
-        guard let missed = paths.removeValue(forKey: shard) else { return done() }
-        logger.info("shard is told what it has missed", metadata: ["shard": "\(shard)", "groups": "\(missed.count)"])
-        let delivery = Delivery(missed)
-        delivery.done.append(done)
+        if let delivery = deliveries[shard] { return delivery.onEnd.append(done) }
+        let missed = paths.removeValue(forKey: shard) ?? []
+        guard store != nil || !missed.isEmpty else { return done() }
+        let delivery = HintDelivery(to: shard, missed, store: store, loop: loop, resolver: resolver)
         deliveries[shard] = delivery
-        sendMore(delivery, to: shard)
+        delivery.onEnd = [{ [unowned self] in delivered(delivery) }, done]
+        delivery.start()
     }
 
-    private func sendMore(_ delivery: Delivery, to shard: ShardAddress) {
-        while delivery.calls.count < Hints.atOnce, let path = delivery.left.popLast() {
-            let id = delivery.next
-            delivery.next += 1
-            let request = HTTPRequest(
-                method: .delete,
-                host: shard.host,
-                port: shard.port,
-                target: String(decoding: path, as: UTF8.self),
-                timeout: Hints.timeout
+    private func delivered(_ delivery: HintDelivery) {
+        deliveries[delivery.shard] = nil
+        if delivery.toldCount > 0 {
+            logger.info(
+                "shard has been told what it has missed",
+                metadata: ["shard": "\(delivery.shard)", "groups": "\(delivery.toldCount)"]
             )
-            delivery.calls[id] = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in
-                delivery.calls[id] = nil
-                if case .failed = outcome { giveUp(delivery, path) }
-                sendMore(delivery, to: shard)
-            }
         }
-        if delivery.calls.isEmpty { end(delivery, shard) }
-    }
-
-    /// The shard has gone again: no use in waiting for it time and again.
-    private func giveUp(_ delivery: Delivery, _ path: [UInt8]) {
-        delivery.failed.append(path)
-        delivery.failed += delivery.left
-        delivery.left = []
-    }
-
-    private func end(_ delivery: Delivery, _ shard: ShardAddress) {
-        deliveries[shard] = nil
-        if !delivery.failed.isEmpty { paths[shard, default: []].formUnion(delivery.failed) }
-        for done in delivery.done { done() }
+        if !delivery.failed.isEmpty { paths[delivery.shard, default: []].formUnion(delivery.failed) }
     }
 
     /// Groups that are remembered for one shard, at most.
     private static let limit = 100_000
-    private static let atOnce = 16
-    private static let timeout = TimeSpan.seconds(2)
+    /// Paths that are stored under one key, at most.
+    private static let batch = 500
+    private static let storePause = TimeSpan.seconds(5)
 }

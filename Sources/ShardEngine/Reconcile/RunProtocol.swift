@@ -71,8 +71,12 @@ final class RunProtocol {
         case .acquired: break
         }
         onState(state)
+        let storedRings = lock?.storedRings() ?? [:]
         let run = ReconcileRun(session: session, settings: settings(order))
         carryOut(run, order, onPlan)
+        if state.phase == .settled {
+            lock?.removeRings(storedRings.filter { $0.value != order.ring.shards }.map(\.key))
+        }
         lock?.release(state)
         return .ended(run.result)
     }
@@ -112,7 +116,12 @@ final class RunProtocol {
     private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {
         state.phase = phase
         if phase == .settled {
-            state.unreached = run.result.unreached.map(\.text)
+            let since = state.unreached
+            let now = wallClock()
+            state.unreached = Dictionary(
+                uniqueKeysWithValues: run.result.unreached.map { ($0.text, since[$0.text] ?? now) }
+            )
+            .filter { now - $0.value < RunProtocol.memory.seconds }
             state.shards = order.ring.shards.map(\.text)
             state.settledAt = wallClock()
         }
@@ -121,6 +130,8 @@ final class RunProtocol {
         return true
     }
 
+    /// After how long a shard that is away is taken to be gone for good.
+    private static let memory = TimeSpan.seconds(7 * 86400)
     /// How long replicas may take to see that a shard is back, and to tell it what it has missed.
     private static let tellingTime = TimeSpan.seconds(2)
 }

@@ -16,12 +16,21 @@ struct RunState: Codable, Equatable, Sendable {
     /// The number of the run.
     var run = 0
     var phase = Phase.settled
-    /// Shards off the ring that may hold groups, but could not be asked: as `host:port`.
-    var unreached: [String] = []
+    /// Shards off the ring that may hold groups, but could not be asked, as `host:port`, and since when, in seconds since
+    /// 1970.
+    var unreached: [String: Double] = [:]
     /// Shards that are being emptied, as `host:port`.
     var draining: [String] = []
     /// The ring that was settled last.
     var shards: [String] = []
     /// When that was, in seconds since 1970.
     var settledAt = 0.0
+}
+
+extension RunState {
+    /// Shards off the ring that may come back with what they hold.
+    var awayShards: [ShardAddress] { unreached.keys.compactMap { ShardAddress(parsing: $0) }.sorted() }
+
+    /// The ring that was settled last.
+    var settledShards: [ShardAddress] { shards.compactMap { ShardAddress(parsing: $0) } }
 }

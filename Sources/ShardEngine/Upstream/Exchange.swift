@@ -61,11 +61,19 @@ final class Exchange {
         sentAt = start
     }
 
-    /// Has the visits of a round come first.
-    func visit(_ places: [(shard: Int, isRemoval: Bool)]) {
-        let round = VisitRound(of: self)
+    /// Goes to its owner by way of other shards.
+    func makeRound(_ visits: Visits) {
+        if visits.first.isEmpty, visits.voided.isEmpty { return forwarder.submit(self) }
+        let round = VisitRound(of: self, voided: visits.voided)
         self.round = round
-        round.start(places)
+        round.start(visits.first)
+    }
+
+    /// Goes to another shard than this one, whose copy will be void.
+    func passesOver(_ shard: Int) {
+        let round = self.round ?? VisitRound(of: self)
+        self.round = round
+        round.isVoided(by: shard)
     }
 
     /// Uses a finished exchange for another push.
@@ -94,8 +102,15 @@ final class Exchange {
     /// Passes the shard's answer on to the client, if it is still there.
     func complete(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, chunkedBody: UnsafeRawBufferPointer) {
         pool.metrics.countAnswer(response.status, after: forwarder.loop.now.since(sentAt))
-        guard let connection else { return }
+        guard connection != nil else { return }
         if isVisit { return endVisit(response.status) }
+        if let round, round.holds(bytes, response, chunkedBody) { return }
+        passOn(bytes, response, chunkedBody: chunkedBody)
+    }
+
+    /// Gives the client the answer.
+    func passOn(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, chunkedBody: UnsafeRawBufferPointer) {
+        guard let connection else { return }
         finish(response.status)
         let body = response.isChunked ? chunkedBody : UnsafeRawBufferPointer(rebasing: bytes[response.body])
         connection.reply(head: UnsafeRawBufferPointer(rebasing: bytes[response.head]), response, body: body)
@@ -121,6 +136,7 @@ final class Exchange {
 
     private func finish(_ status: Int) {
         connection = nil
+        round = nil
         forwarder.metrics.inFlight -= 1
         forwarder.metrics.countAnswer(method, status, forwarder.loop.now.since(start))
     }

@@ -24,8 +24,9 @@ final class Forwarder {
     var settings: ForwardSettings
     /// Told of a shard that has become suspect, so that it is probed; `markUp` ends it.
     var onSuspect: ((ShardPool) -> Void)?
-    /// Told of a PUT or DELETE on a path that a shard, which may hold the group, did not get.
-    var onMissed: ((ShardAddress, [UInt8]) -> Void)?
+    /// Told of a PUT or DELETE on a path that a shard, which may hold the group, did not get; calls `done`, on this loop,
+    /// when that is remembered.
+    var onMissed: ((ShardAddress, [UInt8], _ done: @escaping () -> Void) -> Void)?
     /// Where answers are received.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
     private(set) var routes: RoutingTable
@@ -79,47 +80,41 @@ final class Forwarder {
         }
         guard !routes.ring.isEmpty else { return exchange.fail(.noShard) }
         if routes.isSettled { return submit(exchange) }
-        exchange.visit(routes.visits(of: exchange.method, hash: hash, to: routes.ring.owner(of: hash)))
+        exchange.makeRound(routes.visits(of: exchange.method, hash: hash, to: standIn(hash, routes)))
+    }
+
+    /// The owner, or the next shard that is not suspect.
+    private func standIn(_ hash: UInt32, _ routes: RoutingTable) -> Int {
+        let owner = routes.ring.owner(of: hash)
+        guard routes.pools[owner].isSuspect, settings.failsOver else { return owner }
+        return routes.ring.nextShard(after: hash) { !routes.pools[$0].isSuspect } ?? owner
     }
 
     /// Gives a request to its owner, or to the shard that stands in for it.
     func submit(_ exchange: Exchange) {
-        exchange.shard = shardFor(exchange)
+        exchange.shard = exchange.routes.ring.owner(of: exchange.hash)
+        guard exchange.pool.isSuspect else { return exchange.pool.submit(exchange) }
+        let next = standIn(exchange.hash, exchange.routes)
+        if next != exchange.shard { passOver(exchange, to: next) } else { exchange.pool.submit(exchange) }
+    }
+
+    private func passOver(_ exchange: Exchange, to next: Int) {
+        exchange.pool.metrics.failovers += 1
+        if exchange.method != .post { exchange.passesOver(exchange.shard) }
+        exchange.shard = next
         exchange.pool.submit(exchange)
     }
 
-    /// The owner, or the next shard that is not suspect.
-    private func shardFor(_ exchange: Exchange) -> Int {
-        let routes = exchange.routes
-        let owner = routes.ring.owner(of: exchange.hash)
-        guard routes.pools[owner].isSuspect, settings.failsOver else { return owner }
-        guard let next = routes.ring.nextShard(after: exchange.hash, where: { !routes.pools[$0].isSuspect }) else {
-            return owner
-        }
-        passedOver(routes.pools[owner], exchange)
-        return next
-    }
-
-    /// Another shard gets a push instead of this one.
-    private func passedOver(_ pool: ShardPool, _ exchange: Exchange) {
-        pool.metrics.failovers += 1
-        pool.wasPassedOver = true
-        missed(exchange, by: pool)
-    }
-
     /// Has it remembered that a shard which may hold the group did not get the request: what it holds is void, unless
-    /// the request was a POST, which only adds.
-    func missed(_ request: Exchange, by pool: ShardPool) {
-        guard request.method != .post, let onMissed, let connection = request.connection else { return }
-        onMissed(pool.shard, Array(RequestTarget(connection.target).path))
+    /// the request was a POST, which only adds. `done` is called now or later.
+    func missed(_ request: Exchange, by pool: ShardPool, _ done: @escaping () -> Void) {
+        guard request.method != .post, let onMissed, let connection = request.connection else { return done() }
+        onMissed(pool.shard, Array(RequestTarget(connection.target).path), done)
     }
 
     /// Where a push with this hash goes now; nil while the ring is empty.
     func shard(for hash: UInt32) -> ShardAddress? {
-        guard !routes.ring.isEmpty else { return nil }
-        let owner = routes.ring.owner(of: hash)
-        guard routes.pools[owner].isSuspect, settings.failsOver else { return routes.ring.shards[owner] }
-        return routes.ring.shards[routes.ring.nextShard(after: hash) { !routes.pools[$0].isSuspect } ?? owner]
+        routes.ring.isEmpty ? nil : routes.ring.shards[standIn(hash, routes)]
     }
 
     /// Gives a push that its shard could not be given to the next one, if there is one.
@@ -131,11 +126,9 @@ final class Forwarder {
         guard settings.failsOver, let next, exchange.failovers < routes.ring.shards.count else {
             return exchange.fail(failure)
         }
-        passedOver(exchange.pool, exchange)
         exchange.failovers += 1
         exchange.resends = 0
-        exchange.shard = next
-        exchange.pool.submit(exchange)
+        passOver(exchange, to: next)
     }
 
     /// A shard does not take connections any more.
@@ -149,8 +142,9 @@ final class Forwarder {
         logger.info("shard is up again", metadata: ["shard": "\(pool.shard)"])
     }
 
-    /// Keeps a finished exchange for another push.
+    /// Keeps an exchange, if it has ended, for another push.
     func recycle(_ exchange: Exchange) {
+        guard exchange.isAbandoned else { return }
         exchange.release()
         if exchange.isReusable, finished.count < Forwarder.sparesLimit { finished.append(exchange) }
     }

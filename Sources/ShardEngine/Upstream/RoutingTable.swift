@@ -30,25 +30,33 @@ final class RoutingTable {
         pools = shards.map(pool)
     }
 
-    /// What a request has to do before its owner gets it: at which shards, as indices into `pools`, and whether as a
-    /// removal or as itself.
-    func visits(of method: Method, hash: UInt32, to target: Int) -> [(shard: Int, isRemoval: Bool)] {
-        var visits: [(shard: Int, isRemoval: Bool)] = []
-        func add(_ shard: Int, isRemoval: Bool) {
-            guard shard != target, !visits.contains(where: { $0.shard == shard }) else { return }
-            visits.append((shard, isRemoval))
-        }
+    /// What a request does at shards other than the one that gets it, given as indices into `pools`: the visits that come
+    /// first, and the shards whose copies are void afterwards.
+    func visits(of method: Method, hash: UInt32, to target: Int) -> Visits {
+        var visits = Visits()
         for (other, places) in others {
-            guard let shard = places[other.ring.owner(of: hash)] else { continue }
+            guard let shard = places[other.ring.owner(of: hash)], shard != target else { continue }
             switch other.visit {
-            case .copy: add(shard, isRemoval: false)
-            case .sweep: add(shard, isRemoval: true)
-            case .removal: if method != .post { add(shard, isRemoval: true) }
+            case .copy: visits.add(shard, isRemoval: false)
+            case .sweep: visits.add(shard, isRemoval: true)
+            case .removal: visits.voided.append(shard)
             }
         }
         if isReconcileDue, method == .delete {
-            for shard in pools.indices { add(shard, isRemoval: true) }
+            visits.voided += pools.indices.filter { shard in
+                shard != target && !visits.first.contains { $0.shard == shard } && !visits.voided.contains(shard)
+            }
         }
         return visits
+    }
+}
+
+/// What a request does beside what it does at its owner.
+struct Visits {
+    var first: [(shard: Int, isRemoval: Bool)] = []
+    var voided: [Int] = []
+
+    mutating func add(_ shard: Int, isRemoval: Bool) {
+        if !first.contains(where: { $0.shard == shard }) { first.append((shard, isRemoval)) }
     }
 }

@@ -25,8 +25,6 @@ final class ShardPool {
     private(set) var isSuspect = false
     /// What the shard is to the present rings.
     var use = Use.onRing
-    /// Whether another shard has been given pushes instead of it since it became suspect.
-    var wasPassedOver = false
     private(set) var pipelines: [Pipeline] = []
     private var waiting = Deque<Exchange>()
     private var waitingLarge = Deque<Exchange>()
@@ -115,7 +113,6 @@ final class ShardPool {
     func markUp() {
         guard isSuspect else { return }
         isSuspect = false
-        wasPassedOver = false
         forwarder.recovered(self)
     }
 

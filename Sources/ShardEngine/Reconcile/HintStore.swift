@@ -1,0 +1,65 @@
+// Hints kept in Consul's key-value store, so that they outlive the replica that has taken the requests, and any replica can
+// tell a shard what it has missed. https://developer.hashicorp.com/consul/api-docs/kv
+import FoundationEssentials
+
+/// The stored hints of one service; loop-confined.
+final class HintStore {
+    private let client: ConsulClient
+    /// Tells this replica's keys from others'.
+    private let replica = String(UInt64.random(in: .min ... .max), radix: 16)
+    private var count = 0
+
+    init(client: ConsulClient) {
+        self.client = client
+    }
+
+    /// Stores paths that a shard has missed; `done` tells whether they are stored.
+    func write(_ paths: [[UInt8]], for shard: ShardAddress, _ done: @escaping (Bool) -> Void) -> HTTPCall {
+        count += 1
+        let target = "\(folder(shard))\(replica)-\(count)\(client.datacenterQuery)"
+        let body = Array(paths.joined(separator: [HintStore.separator]))
+        return client.call(.put, target, body: body, timeout: HintStore.timeout) { outcome in
+            if case .response(let response) = outcome { done(response.status == 200) } else { done(false) }
+        }
+    }
+
+    /// What is stored of a shard, by key; nothing when Consul does not tell.
+    func read(_ shard: ShardAddress, _ done: @escaping ([String: [[UInt8]]]) -> Void) -> HTTPCall {
+        struct Entry: Decodable {
+            var key: String
+            var value: Data?
+
+            enum CodingKeys: String, CodingKey {
+                case key = "Key"
+                case value = "Value"
+            }
+        }
+        let query = client.datacenterQuery
+        let target = "\(folder(shard))\(query)\(query.isEmpty ? "?" : "&")recurse=1"
+        return client.call(.get, target, timeout: HintStore.timeout) { outcome in
+            guard case .response(let response) = outcome, response.status == 200,
+                let entries = try? JSONDecoder().decode([Entry].self, from: Data(response.body))
+            else { return done([:]) }
+            let paths = entries.map {
+                ($0.key, ($0.value ?? Data()).split(separator: HintStore.separator).map(Array.init))
+            }
+            done(Dictionary(paths) { first, _ in first })
+        }
+    }
+
+    /// Forgets what has been told.
+    func remove(_ key: String, _ done: @escaping () -> Void) -> HTTPCall {
+        let path = key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
+        return client.call(.delete, "/v1/kv/\(path)\(client.datacenterQuery)", timeout: HintStore.timeout) { _ in done()
+        }
+    }
+
+    private func folder(_ shard: ShardAddress) -> String {
+        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/missed/\(client.escaped(shard.text))/"
+    }
+
+    /// No path has one.
+    private static let separator = UInt8(ascii: "\n")
+    /// A request of a client may wait for it.
+    private static let timeout = TimeSpan.seconds(1)
+}
