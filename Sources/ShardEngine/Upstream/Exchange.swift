@@ -13,8 +13,10 @@ final class Exchange {
     var shard: Int
     /// The body, when it is too large to be copied around.
     private(set) var largeBody: BodyBuffer?
-    /// When the push was accepted: its answer is due `response_timeout` later.
+    /// When the push was accepted.
     private(set) var start: MonotonicTime
+    /// When its answer is due.
+    private(set) var deadline: MonotonicTime
     /// When it was last handed to a pipeline.
     var sentAt: MonotonicTime
     /// Where it begins in its pipeline's stream of bytes.
@@ -42,6 +44,7 @@ final class Exchange {
         isRemoval = false
         start = forwarder.loop.now
         sentAt = start
+        deadline = start.advanced(by: forwarder.settings.responseTimeout)
         take(connection)
     }
 
@@ -57,8 +60,15 @@ final class Exchange {
         isVisit = true
         method = request.method
         largeBody = isRemoval ? nil : request.largeBody
-        start = request.start
+        start = forwarder.loop.now
         sentAt = start
+        // What waits for a shard that hangs has to have time left for its owner.
+        deadline = start.advanced(by: TimeSpan(nanoseconds: forwarder.settings.responseTimeout.nanoseconds / 4))
+    }
+
+    /// Has been to other shards: its owner has all the time that it has for others.
+    func restartClock() {
+        deadline = forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
     }
 
     /// Goes to its owner by way of other shards.
@@ -83,6 +93,7 @@ final class Exchange {
         self.hash = hash
         self.shard = shard
         start = forwarder.loop.now
+        deadline = start.advanced(by: forwarder.settings.responseTimeout)
         resends = 0
         failovers = 0
         take(connection)

@@ -26,6 +26,7 @@ final class ShardPool {
     /// What the shard is to the present rings.
     var use = Use.onRing
     private(set) var pipelines: [Pipeline] = []
+    private var visitsPausedUntil = MonotonicTime(nanoseconds: 0)
     private var waiting = Deque<Exchange>()
     private var waitingLarge = Deque<Exchange>()
 
@@ -42,6 +43,14 @@ final class ShardPool {
 
     /// Pushes that wait or are on a connection.
     var exchangeCount: Int { pipelines.reduce(waitingCount) { $0 + $1.exchanges.count } }
+
+    /// Whether a request may visit the shard on its way to its owner: not while it is suspect, or hangs.
+    var isVisitable: Bool { !isSuspect && loop.now >= visitsPausedUntil }
+
+    /// A visit has had no answer in time: for a while there are none, so that not every request waits for the shard.
+    func pauseVisits() {
+        visitsPausedUntil = loop.now.advanced(by: ShardPool.visitPause)
+    }
 
     // MARK: What happens to a push
 
@@ -248,12 +257,13 @@ final class ShardPool {
     }
 
     private func isOverdue(_ exchange: Exchange, _ now: MonotonicTime) -> Bool {
-        !exchange.isAbandoned && now.since(exchange.start) >= settings.responseTimeout
+        !exchange.isAbandoned && now >= exchange.deadline
     }
 
     /// Whether nothing is left to be done for a shard that is off the ring.
     var isFinished: Bool { use == .none && pipelines.isEmpty && waitingCount == 0 }
 
+    private static let visitPause = TimeSpan.seconds(5)
     /// How long a connection beyond the first may be unused.
     private static let idleTime = TimeSpan.seconds(30)
 }

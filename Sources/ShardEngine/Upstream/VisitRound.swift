@@ -38,7 +38,7 @@ final class VisitRound {
 
     private func visit(_ shard: Int, isRemoval: Bool) {
         let pool = request.routes.pools[shard]
-        guard !pool.isSuspect else { return missed(by: shard) }
+        guard pool.isVisitable else { return missed(by: shard) }
         let visit = Exchange(visiting: shard, of: request, isRemoval: isRemoval, in: self)
         visits.append(visit)
         pool.submit(visit)
@@ -48,6 +48,7 @@ final class VisitRound {
     ///
     /// - Parameter status: what the shard answered; nil when it did not.
     func ended(_ visit: Exchange, status: Int?) {
+        if status == nil { visit.pool.pauseVisits() }
         if status == nil || visit.isRemoval && (status ?? 0) >= 300 { missed(by: visit.shard) } else { visitEnded() }
     }
 
@@ -64,7 +65,12 @@ final class VisitRound {
         outstanding -= 1
         guard outstanding == 0, !request.isAbandoned else { return }
         visits = []
-        if isAfterOwner { passOn() } else { request.forwarder.submit(request) }
+        if isAfterOwner {
+            passOn()
+        } else {
+            request.restartClock()
+            request.forwarder.submit(request)
+        }
     }
 
     /// What the shard holds will be void: it has not got the request.
