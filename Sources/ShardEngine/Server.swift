@@ -87,11 +87,13 @@ public final class Server {
             logger: logger
         ) { ringsChanged($0) }
         var runsChanged: (RunState) -> Void = { _ in }
+        var ringsFound: ([[ShardAddress]]) -> Void = { _ in }
         var counted: (ReconcileMetrics) -> Void = { _ in }
         reconciler = Reconciler(
             home: loop.mailbox,
             logger: logger,
             onState: { runsChanged($0) },
+            onRings: { ringsFound($0) },
             onMetrics: { counted($0) }
         )
         var changed: (Membership) -> Void = { _ in }
@@ -101,6 +103,7 @@ public final class Server {
         changed = { [unowned self] in membershipChanged($0) }
         ringsChanged = { [unowned self] in use($0) }
         runsChanged = { [unowned self] in handover.observe($0) }
+        ringsFound = { [unowned self] in handover.adopt($0) }
         counted = { [unowned self] in reconcileMetrics = $0 }
         connectParts()
         // The first pushes must find a ring, so the first one is there before anything is accepted.

@@ -24,10 +24,14 @@ final class Handover {
     private var next: Ring?
     private var past: [OtherRing] = []
     private var suspects: Set<ShardAddress> = []
-    /// The run during which the last ring came into force: only a later one has seen all there was to see.
+    /// The run that was the latest, or under way, when the last ring was added: a later one has seen all there was.
     private var base: Int?
+    /// When the last ring was added, in seconds since 1970.
+    private var addedAt = wallClock()
     /// Shards off the ring that `shardd drain` is emptying.
     private(set) var draining: [ShardAddress] = []
+    private var isAdopting = false
+    private var remindedOf: Int?
     private var timer: Timer?
 
     /// - Parameters:
@@ -64,7 +68,6 @@ final class Handover {
         } else if ring.shards != rings.ring.shards || ring.vnodes != rings.ring.vnodes {
             if hold == .zero || isFirst || rings.ring.isEmpty { return bringIntoForce(ring) }
             announced = ring
-            store?.add(ring.shards)
             timer?.schedule(after: hold)
             publish()
             tellMissed(to: ring) {}
@@ -158,8 +161,8 @@ final class Handover {
     private func add(_ ring: Ring, isNew: Bool = true) {
         if isNew { store?.add(ring.shards) }
         base = nil
+        addedAt = wallClock()
         rings.isReconcileDue = true
-        for index in past.indices where past[index].visit == .sweep { past[index].visit = .copy }
         past.removeAll { $0.ring.shards == ring.shards }
         past.append(OtherRing(ring: ring, visit: .copy))
         if past.count > Handover.pastLimit { past.removeFirst() }
@@ -169,11 +172,10 @@ final class Handover {
     func observe(_ state: RunState) {
         draining = state.draining.compactMap { ShardAddress(parsing: $0) }.filter { !rings.ring.shards.contains($0) }
         guard rings.isReconcileDue || past.contains(where: { $0.visit != .removal }) else { return }
-        guard let base else {
-            base = state.run
-            return
-        }
-        guard state.run > base else { return }
+        let known = base ?? state.run
+        base = known
+        // Where the runs before the last ring are not known, clocks tell, which are not quite the same everywhere.
+        guard state.run > known || state.startedAt > addedAt + Handover.clockMargin else { return remind(state) }
         switch state.phase {
         case .copying:
             return
@@ -184,6 +186,26 @@ final class Handover {
             settle(unreached: Set(state.awayShards))
         }
         publish()
+    }
+
+    /// A run has settled what it knew, which was not all: others must know of these rings to the end.
+    private func remind(_ state: RunState) {
+        guard state.phase == .settled, state.run != remindedOf else { return }
+        remindedOf = state.run
+        for other in past where other.visit == .copy { store?.add(other.ring.shards) }
+    }
+
+    /// Takes in the rings that other replicas visit shards by.
+    func adopt(_ stored: [[ShardAddress]]) {
+        let known = Set(past.map(\.ring.shards) + [rings.ring.shards, announced?.shards ?? []])
+        let new = stored.filter { !$0.isEmpty && !known.contains($0) }
+        guard hold > .zero, !new.isEmpty, !isAdopting else { return }
+        isAdopting = true
+        build(new) { [unowned self] built in
+            isAdopting = false
+            for ring in built where ring.shards != rings.ring.shards { add(ring, isNew: false) }
+            publish()
+        }
     }
 
     private func settle(unreached: Set<ShardAddress>) {
@@ -201,6 +223,7 @@ final class Handover {
         onChange(rings)
     }
 
+    private static let clockMargin = 0.25
     /// Rings that are remembered at a time.
     private static let pastLimit = 8
 }

@@ -12,21 +12,24 @@ final class Reconciler {
 
     /// - Parameters:
     ///   - onState: is called on the loop of `home` with how far the latest run has come.
+    ///   - onRings: is called on the loop of `home` with the rings by which replicas visit shards.
     ///   - onMetrics: is called on the loop of `home` after each run.
     init(
         home: LoopMailbox,
         logger: Logger,
         onState: @escaping (RunState) -> Void,
+        onRings: @escaping ([[ShardAddress]]) -> Void,
         onMetrics: @escaping (ReconcileMetrics) -> Void
     ) {
         let loop = EventLoop()
         mailbox = loop.mailbox
         let session = HTTPSession(loop: loop)
-        let (onState, onMetrics) = (LoopBound(onState), LoopBound(onMetrics))
+        let (onState, onRings, onMetrics) = (LoopBound(onState), LoopBound(onRings), LoopBound(onMetrics))
         let work = ReconcilerWork(
             session: session,
             logger: logger,
             onState: { state in home.post { onState.value(state) } },
+            onRings: { rings in home.post { onRings.value(rings) } },
             onMetrics: { metrics in home.post { onMetrics.value(metrics) } }
         )
         self.session = LoopBound(session)
@@ -69,6 +72,7 @@ private final class ReconcilerWork {
     private let session: HTTPSession
     private let logger: Logger
     private let onState: (RunState) -> Void
+    private let onRings: ([[ShardAddress]]) -> Void
     private let onMetrics: (ReconcileMetrics) -> Void
     private var input: ReconcilerInput?
     private var hasNewInput = false
@@ -82,11 +86,13 @@ private final class ReconcilerWork {
         session: HTTPSession,
         logger: Logger,
         onState: @escaping (RunState) -> Void,
+        onRings: @escaping ([[ShardAddress]]) -> Void,
         onMetrics: @escaping (ReconcileMetrics) -> Void
     ) {
         self.session = session
         self.logger = logger
         self.onState = onState
+        self.onRings = onRings
         self.onMetrics = onMetrics
     }
 
@@ -116,7 +122,8 @@ private final class ReconcilerWork {
 
     private var pause: TimeSpan {
         guard let input, input.configuration.movesGroups else { return .seconds(3600) }
-        if !input.isSettled { return input.configuration.consul?.pollInterval ?? .milliseconds(200) }
+        if let interval = input.configuration.consul?.pollInterval { return interval }
+        if !input.isSettled { return .milliseconds(200) }
         let now = MonotonicTime.now()
         return nextRun > now ? nextRun.since(now) : .milliseconds(10)
     }
@@ -124,6 +131,8 @@ private final class ReconcilerWork {
     private func step(_ input: ReconcilerInput) {
         let interval = input.configuration.reconcile.interval
         var latest = RunState()
+        onRings(runs?.storedRings() ?? [])
+        guard !input.isSettled || MonotonicTime.now() >= nextRun else { return }
         switch runs?.latestState() {
         case .success(let state): latest = state
         case .failure(let failure) where MonotonicTime.now() >= nextRun:

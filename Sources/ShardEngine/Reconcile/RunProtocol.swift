@@ -31,6 +31,8 @@ final class RunProtocol {
     /// Whether what is under way is to be brought to an early end.
     var isInterrupted = false
     private var restarts = Restarts()
+    /// The stored rings that the run sees to, by their keys.
+    private var ringsAtStart: [String: [ShardAddress]] = [:]
     /// Without Consul, runs are counted here alone.
     private var state = RunState()
 
@@ -50,6 +52,11 @@ final class RunProtocol {
         return latest
     }
 
+    /// The rings by which shards may hold groups, as far as any replica knows; none without Consul.
+    func storedRings() -> [[ShardAddress]] {
+        lock.map { Array($0.storedRings().values) } ?? []
+    }
+
     /// What would be done.
     func plan(_ order: Order) -> (strays: [Stray], problems: [String]) {
         let run = ReconcileRun(session: session, settings: settings(order))
@@ -64,6 +71,7 @@ final class RunProtocol {
         }
         state.run += 1
         state.phase = .copying
+        state.startedAt = wallClock()
         state.draining = order.draining.map(\.text)
         switch lock?.acquire(state) ?? .acquired {
         case .taken: return .taken
@@ -71,12 +79,9 @@ final class RunProtocol {
         case .acquired: break
         }
         onState(state)
-        let storedRings = lock?.storedRings() ?? [:]
+        ringsAtStart = lock?.storedRings() ?? [:]
         let run = ReconcileRun(session: session, settings: settings(order))
         carryOut(run, order, onPlan)
-        if state.phase == .settled {
-            lock?.removeRings(storedRings.filter { $0.value != order.ring.shards }.map(\.key))
-        }
         lock?.release(state)
         return .ended(run.result)
     }
@@ -124,6 +129,8 @@ final class RunProtocol {
             .filter { now - $0.value < RunProtocol.memory.seconds }
             state.shards = order.ring.shards.map(\.text)
             state.settledAt = wallClock()
+            // First, or a replica would find them again when it has just let go of them.
+            lock?.removeRings(ringsAtStart.filter { $0.value != order.ring.shards }.map(\.key))
         }
         guard lock?.update(state) ?? true else { return false }
         onState(state)

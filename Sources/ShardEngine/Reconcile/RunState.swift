@@ -16,6 +16,8 @@ struct RunState: Codable, Equatable, Sendable {
     /// The number of the run.
     var run = 0
     var phase = Phase.settled
+    /// When it began, in seconds since 1970.
+    var startedAt = 0.0
     /// Shards off the ring that may hold groups, but could not be asked, as `host:port`, and since when, in seconds since
     /// 1970.
     var unreached: [String: Double] = [:]

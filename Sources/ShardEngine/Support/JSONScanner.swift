@@ -118,6 +118,7 @@ struct JSONScanner {
             text += String(decoding: raw[plain..<index], as: UTF8.self)
             index += 1
             appendEscape(raw, &index, to: &text)
+            index = min(index, raw.count)
             plain = index
         }
         return text + String(decoding: raw[plain...], as: UTF8.self)

@@ -34,13 +34,11 @@ final class RoutingTable {
     /// first, and the shards whose copies are void afterwards.
     func visits(of method: Method, hash: UInt32, to target: Int) -> Visits {
         var visits = Visits()
-        for (other, places) in others {
-            guard let shard = places[other.ring.owner(of: hash)], shard != target else { continue }
-            switch other.visit {
-            case .copy: visits.add(shard, isRemoval: false)
-            case .sweep: visits.add(shard, isRemoval: true)
-            case .removal: visits.voided.append(shard)
-            }
+        // A shard may be an owner by several rings: what must stay whole comes before what may go.
+        forEachOwner(of: hash, visit: .copy, but: target) { visits.add($0, isRemoval: false) }
+        forEachOwner(of: hash, visit: .sweep, but: target) { visits.add($0, isRemoval: true) }
+        forEachOwner(of: hash, visit: .removal, but: target) { shard in
+            if !visits.first.contains(where: { $0.shard == shard }) { visits.voided.append(shard) }
         }
         if isReconcileDue, method == .delete {
             visits.voided += pools.indices.filter { shard in
@@ -48,6 +46,12 @@ final class RoutingTable {
             }
         }
         return visits
+    }
+
+    private func forEachOwner(of hash: UInt32, visit: Visit, but target: Int, _ body: (Int) -> Void) {
+        for (other, places) in others where other.visit == visit {
+            if let shard = places[other.ring.owner(of: hash)], shard != target { body(shard) }
+        }
     }
 }
 

@@ -108,6 +108,6 @@ final class EngineUnderTest: @unchecked Sendable {
     }
 }
 
-private final class ResultBox<Value> {
+final class ResultBox<Value> {
     var result: Value?
 }

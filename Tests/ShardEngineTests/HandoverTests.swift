@@ -1,0 +1,139 @@
+// The steps by which one ring takes the place of another, driven by hand on a loop of the test's own.
+import Logging
+import Testing
+
+@testable import ShardEngine
+
+@Suite struct HandoverTests {
+    private final class Bench {
+        let loop = EventLoop()
+        var seen: [RingSet] = []
+        private(set) var handover: Handover!
+        private let hints: Hints
+
+        init(_ shards: [ShardAddress], hold: TimeSpan = .milliseconds(20)) {
+            let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            hints = Hints(loop: loop, resolver: Resolver(loop: loop), logger: logger)
+            handover = Handover(
+                loop: loop,
+                ring: Ring(shards: shards, vnodes: 10),
+                hold: hold,
+                builder: RingBuilder(mailbox: loop.mailbox),
+                hints: hints,
+                logger: logger
+            ) { [unowned self] in seen.append($0) }
+        }
+
+        func change(to shards: [ShardAddress]) {
+            handover.change(to: Ring(shards: shards, vnodes: 10))
+        }
+
+        /// Drives the loop until the condition holds; false after a second.
+        func wait(until condition: () -> Bool) -> Bool {
+            let deadline = MonotonicTime.now().advanced(by: .seconds(1))
+            let tick = Timer(loop: loop) {}
+            while !condition() {
+                guard MonotonicTime.now() < deadline else { return false }
+                tick.schedule(after: .milliseconds(5))
+                loop.turn()
+            }
+            return true
+        }
+
+        func isInForce(_ shards: [ShardAddress]) -> Bool { handover.rings.ring.shards == shards }
+
+        var visits: [Visit] { handover.rings.others.map(\.visit) }
+    }
+
+    private let a = ShardAddress(host: "10.0.0.1", port: 9091)
+    private let b = ShardAddress(host: "10.0.0.2", port: 9091)
+    private let c = ShardAddress(host: "10.0.0.3", port: 9091)
+
+    @Test func takesEveryStep() {
+        let bench = Bench([a, b])
+        bench.change(to: [a, b, c])
+        #expect(bench.isInForce([a, b]) && bench.visits == [.removal])
+        #expect(bench.wait { bench.isInForce([a, b, c]) })
+        #expect(bench.visits == [.copy] && bench.handover.rings.isReconcileDue && !bench.handover.isSettled)
+        bench.handover.observe(RunState(run: 4, phase: .settled))
+        bench.handover.observe(RunState(run: 4, phase: .settled))
+        #expect(bench.visits == [.copy])
+        bench.handover.observe(RunState(run: 5, phase: .copying))
+        #expect(bench.visits == [.copy])
+        bench.handover.observe(RunState(run: 5, phase: .copied))
+        #expect(bench.visits == [.sweep])
+        bench.handover.observe(RunState(run: 5, phase: .settled))
+        #expect(bench.visits.isEmpty && bench.handover.isSettled)
+    }
+
+    @Test func aRunThatBeganBeforeTheChangeCountsForNothing() {
+        let bench = Bench([a, b])
+        bench.change(to: [a, b, c])
+        #expect(bench.wait { bench.isInForce([a, b, c]) })
+        bench.handover.observe(RunState(run: 7, phase: .copying))
+        bench.handover.observe(RunState(run: 7, phase: .copied))
+        bench.handover.observe(RunState(run: 7, phase: .settled))
+        #expect(bench.visits == [.copy])
+    }
+
+    @Test func whatIsBeingSweptIsNotCopiedToAgain() {
+        let bench = Bench([a])
+        bench.change(to: [a, b])
+        #expect(bench.wait { bench.isInForce([a, b]) })
+        bench.handover.observe(RunState(run: 1, phase: .settled))
+        bench.handover.observe(RunState(run: 2, phase: .copied))
+        // Another replica may have seen the run settled by now, and does not visit these shards any more.
+        bench.change(to: [a, b, c])
+        #expect(bench.wait { bench.isInForce([a, b, c]) })
+        #expect(bench.visits == [.sweep, .copy])
+    }
+
+    @Test func oneChangeComesAfterTheOther() {
+        let bench = Bench([a])
+        bench.change(to: [a, b])
+        bench.change(to: [a, b, c])
+        bench.change(to: [a, c])
+        #expect(bench.wait { bench.isInForce([a, c]) })
+        let inForce = bench.seen.map(\.ring.shards)
+        #expect(inForce.contains([a, b]) && !inForce.contains([a, b, c]))
+        #expect(bench.visits == [.copy, .copy])
+    }
+
+    @Test func aRingThatComesBackIsNotVisited() {
+        let bench = Bench([a, b])
+        bench.change(to: [a])
+        #expect(bench.wait { bench.isInForce([a]) })
+        bench.change(to: [a, b])
+        #expect(bench.wait { bench.isInForce([a, b]) })
+        #expect(bench.handover.rings.others.map(\.ring.shards) == [[a]])
+    }
+
+    @Test func shardsThatAreAwayAreRememberedUntilTheyJoin() {
+        let bench = Bench([a, b])
+        bench.change(to: [a])
+        #expect(bench.wait { bench.isInForce([a]) })
+        bench.handover.observe(RunState(run: 1, phase: .settled))
+        bench.handover.observe(RunState(run: 2, phase: .settled, unreached: [b.text: 1]))
+        #expect(bench.visits == [.removal] && bench.handover.rings.others[0].shards == [b])
+        #expect(bench.handover.isSettled)
+        bench.change(to: [a, b])
+        #expect(bench.wait { bench.isInForce([a, b]) })
+        #expect(bench.handover.rings.others.map(\.ring.shards) == [[a]])
+    }
+
+    @Test func standInsOfASuspectAreVisitedUntilARunHasSettledThem() {
+        let bench = Bench([a, b, c])
+        bench.handover.isPassedOver(b)
+        #expect(bench.wait { !bench.visits.isEmpty })
+        bench.handover.isPassedOver(b)
+        var isBack = false
+        bench.handover.answers(b) { isBack = true }
+        #expect(isBack && bench.handover.rings.others.map(\.ring.shards) == [[a, c]])
+    }
+
+    @Test func withoutMovingGroupsARingIsInForceAtOnce() {
+        let bench = Bench([a], hold: .zero)
+        bench.change(to: [a, b])
+        #expect(bench.isInForce([a, b]) && bench.visits.isEmpty && !bench.handover.rings.isReconcileDue)
+    }
+}

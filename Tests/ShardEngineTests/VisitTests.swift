@@ -1,0 +1,146 @@
+// What requests do at other shards than their owner while a handover is under way, as the shards see it.
+import Foundation
+import Testing
+
+@testable import ShardEngine
+
+@Suite(.serialized) struct VisitTests {
+    /// Two shards, the first of which owned everything before.
+    private final class Pair {
+        let old: ScriptedShard
+        let new: ScriptedShard
+        let engine: EngineUnderTest
+        let path: String
+        let missed = LoopBound(ResultBox<[String]>())
+
+        init(
+            _ visit: Visit,
+            old: ScriptedShard = ScriptedShard { _, _ in .answer },
+            new: ScriptedShard = ScriptedShard { _, _ in .answer },
+            isReconcileDue: Bool = false
+        ) throws {
+            (self.old, self.new) = (old, new)
+            engine = try EngineUnderTest(shards: [old.address, new.address]) {
+                $0.forward.responseTimeout = .seconds(2)
+            }
+            path = engine.path(ownedBy: new.address)
+            missed.value.result = []
+            let rings = RingSet(
+                ring: engine.ring,
+                others: [OtherRing(ring: Ring(shards: [old.address], vnodes: 10), visit: visit)],
+                isReconcileDue: isReconcileDue
+            )
+            engine.onLoop { [missed] worker in
+                worker.forwarder.use(rings)
+                worker.forwarder.onMissed = { shard, path, done in
+                    missed.value.result?.append("\(shard) \(String(decoding: path, as: UTF8.self))")
+                    done()
+                }
+            }
+        }
+
+        func send(_ method: String, body: String = "a 1\n") -> Int {
+            let connection = connectToLoopback(port: engine.port)
+            defer { close(connection) }
+            let head = "\(method) \(path) HTTP/1.1\r\nHost: test\r\nContent-Length: \(body.utf8.count)\r\n\r\n"
+            sendAll(connection, head + body)
+            return engine.parse(readMessage(connection, timeout: 10)).status
+        }
+
+        var oldMethods: [Substring] { old.requests.map { $0.prefix { $0 != " " } } }
+        var newMethods: [Substring] { new.requests.map { $0.prefix { $0 != " " } } }
+    }
+
+    @Test func copiesAreWrittenBeforeTheOwner() throws {
+        let pair = try Pair(.copy, old: ScriptedShard { _, _ in .answerLater(100) })
+        defer { pair.engine.stop() }
+        let started = Date()
+        #expect(pair.send("POST") == 200)
+        #expect(Date().timeIntervalSince(started) >= 0.1)
+        #expect(pair.send("PUT") == 200 && pair.send("DELETE", body: "") == 200)
+        #expect(pair.oldMethods == ["POST", "PUT", "DELETE"] && pair.newMethods == ["POST", "PUT", "DELETE"])
+        #expect(pair.old.requests[0] == pair.new.requests[0])
+    }
+
+    @Test func copiesOfLargeBodiesAreWholeToo() throws {
+        let pair = try Pair(.copy)
+        defer { pair.engine.stop() }
+        let body = String(repeating: "a 1\n", count: 50_000)
+        #expect(pair.send("PUT", body: body) == 200)
+        #expect(pair.old.requests == pair.new.requests && pair.new.requests[0].hasSuffix(body))
+    }
+
+    @Test func everyRequestSweeps() throws {
+        let pair = try Pair(.sweep)
+        defer { pair.engine.stop() }
+        #expect(pair.send("POST") == 200 && pair.send("PUT") == 200)
+        #expect(pair.oldMethods == ["DELETE", "DELETE"] && pair.newMethods == ["POST", "PUT"])
+        #expect(pair.old.requests[0].contains("Content-Length: 0\r\n"))
+    }
+
+    @Test func whatIsStillCopiedIsNotSwept() throws {
+        let pair = try Pair(.sweep)
+        defer { pair.engine.stop() }
+        let all = Ring(shards: [pair.old.address], vnodes: 10)
+        let rings = RingSet(
+            ring: pair.engine.ring,
+            others: [.sweep, .copy, .removal].map { OtherRing(ring: all, visit: $0) }
+        )
+        pair.engine.onLoop { $0.forwarder.use(rings) }
+        #expect(pair.send("POST") == 200 && pair.send("PUT") == 200)
+        #expect(pair.oldMethods == ["POST", "PUT"])
+    }
+
+    @Test func onlyWhatReplacesRemoves() throws {
+        let pair = try Pair(.removal)
+        defer { pair.engine.stop() }
+        #expect(pair.send("POST") == 200 && pair.oldMethods.isEmpty)
+        #expect(pair.send("PUT") == 200 && pair.send("DELETE", body: "") == 200)
+        #expect(pair.oldMethods == ["DELETE", "DELETE"])
+    }
+
+    @Test func aRefusedPutRemovesNothing() throws {
+        let refusal = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+        let pair = try Pair(.removal, new: ScriptedShard { _, _ in .send(refusal) })
+        defer { pair.engine.stop() }
+        #expect(pair.send("PUT") == 400 && pair.oldMethods.isEmpty)
+    }
+
+    @Test func aDeleteGoesToAllWhileAReconcileIsDue() throws {
+        let pair = try Pair(.removal, isReconcileDue: true)
+        defer { pair.engine.stop() }
+        #expect(pair.send("DELETE", body: "") == 200)
+        #expect(pair.oldMethods == ["DELETE"] && pair.newMethods == ["DELETE"])
+    }
+
+    @Test func aShardThatIsDeadIsRememberedToHaveMissed() throws {
+        let pair = try Pair(.copy)
+        defer { pair.engine.stop() }
+        pair.old.stop()
+        #expect(pair.send("POST") == 200 && pair.send("PUT") == 200)
+        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.value.result ?? [] }
+        #expect(missed == ["\(pair.old.address) \(pair.path)"])
+    }
+
+    @Test func manyPushesPastADeadOwnerAreEachAnsweredOnce() throws {
+        let pair = try Pair(.removal)
+        defer { pair.engine.stop() }
+        pair.new.stop()
+        for _ in 0..<3 {
+            let statuses = pair.engine.pushAtOnce((0..<20).map { pair.engine.path(ownedBy: pair.new.address, $0) })
+            #expect(statuses.count == 20 && statuses.allSatisfy { $0 == 200 })
+        }
+    }
+
+    @Test func aShardThatHangsHoldsUpOnlyTheFirst() throws {
+        let pair = try Pair(.copy, old: ScriptedShard { _, _ in .hang })
+        defer {
+            pair.old.stop()
+            pair.engine.stop()
+        }
+        #expect(pair.send("PUT") == 200)
+        let started = Date()
+        #expect(pair.send("PUT") == 200)
+        #expect(Date().timeIntervalSince(started) < 0.3)
+    }
+}
