@@ -48,6 +48,7 @@ public final class Server {
         } catch {
             throw .runtime(error.description)
         }
+        giveBackCodeOfStart()
         server.loop.run()
         server.reconciler.stop()
         server.workers.close()

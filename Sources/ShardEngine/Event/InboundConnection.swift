@@ -167,11 +167,31 @@ final class InboundConnection {
     /// Has evhttp read some bytes of a request; with the last ones it hands the request over, before this returns.
     private func parse(_ bytes: UnsafeRawBufferPointer) {
         isBetweenRequests = false
-        evbuffer_add(bufferevent_get_input(bufferevent), bytes.baseAddress, bytes.count)
+        give(bytes)
         server.parsing = self
         bufferevent_trigger(bufferevent, Int16(EV_READ), 0)
         server.parsing = nil
         if descriptor >= 0 { sendOutput() }
+    }
+
+    /// Adds the bytes to what evhttp reads from. A large body is in no more memory than it needs: evbuffer would round that
+    /// up to a power of two.
+    private func give(_ bytes: UnsafeRawBufferPointer) {
+        let input = bufferevent_get_input(bufferevent)
+        guard bytes.count >= InboundConnection.largeRead, let block = malloc(bytes.count), let source = bytes.baseAddress
+        else {
+            evbuffer_add(input, bytes.baseAddress, bytes.count)
+            return
+        }
+        memcpy(block, source, bytes.count)
+        let result = evbuffer_add_reference(
+            input,
+            block,
+            bytes.count,
+            { bytes, _, _ in free(UnsafeMutableRawPointer(mutating: bytes)) },
+            nil
+        )
+        precondition(result == 0, "out of memory")
     }
 
     /// Sends what evhttp has to say of its own: that the client may continue, or that a target is none.
@@ -319,6 +339,9 @@ final class InboundConnection {
         }
         if descriptor >= 0 { ended() }
     }
+
+    /// From this many bytes on they are kept apart.
+    private static let largeRead = 32768
 
     private func ended() {
         if isWatched { readEvent?.stop() }
