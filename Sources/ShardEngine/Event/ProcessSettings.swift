@@ -30,7 +30,9 @@ func giveBackCodeOfStart() {
         // 5581a0000000-5581a1599000 r-xp 00000000 fe:00 1234    /usr/bin/shardd
         let fields = line.split(separator: 0x20)
         guard fields.count == 6, fields[1].elementsEqual("r-xp".utf8), fields[5].first == 0x2F else { continue }
-        let bounds = fields[0].split(separator: 0x2D).compactMap { UInt(String(decoding: $0, as: UTF8.self), radix: 16) }
+        let bounds = fields[0].split(separator: 0x2D).compactMap { digits in
+            UInt(String(decoding: digits, as: UTF8.self), radix: 16)
+        }
         guard bounds.count == 2 else { continue }
         madvise(UnsafeMutableRawPointer(bitPattern: bounds[0]), Int(bounds[1] - bounds[0]), Int32(MADV_DONTNEED))
     }
