@@ -167,34 +167,11 @@ final class InboundConnection {
     /// Has evhttp read some bytes of a request; with the last ones it hands the request over, before this returns.
     private func parse(_ bytes: UnsafeRawBufferPointer) {
         isBetweenRequests = false
-        give(bytes)
+        evbuffer_add(bufferevent_get_input(bufferevent), bytes.baseAddress, bytes.count)
         server.parsing = self
         bufferevent_trigger(bufferevent, Int16(EV_READ), 0)
         server.parsing = nil
         if descriptor >= 0 { sendOutput() }
-    }
-
-    /// Adds the bytes to what evhttp reads from. A large body's are in blocks of one size, which leave no gaps between
-    /// them; evbuffer's own would have sizes of powers of two.
-    private func give(_ bytes: UnsafeRawBufferPointer) {
-        let input = bufferevent_get_input(bufferevent)
-        guard bytes.count >= InboundConnection.largeRead else {
-            evbuffer_add(input, bytes.baseAddress, bytes.count)
-            return
-        }
-        for start in stride(from: 0, to: bytes.count, by: InboundConnection.blockSize) {
-            let piece = UnsafeRawBufferPointer(rebasing: bytes[start...].prefix(InboundConnection.blockSize))
-            let block = UnsafeMutableRawPointer.allocate(byteCount: InboundConnection.blockSize, alignment: 16)
-            block.copyMemory(from: piece.baseAddress ?? UnsafeRawPointer(block), byteCount: piece.count)
-            let result = evbuffer_add_reference(
-                input,
-                block,
-                piece.count,
-                { block, _, _ in block?.deallocate() },
-                nil
-            )
-            precondition(result == 0, "out of memory")
-        }
     }
 
     /// Sends what evhttp has to say of its own: that the client may continue, or that a target is none.
@@ -342,10 +319,6 @@ final class InboundConnection {
         }
         if descriptor >= 0 { ended() }
     }
-
-    /// From this many bytes on they are put into blocks.
-    private static let largeRead = 32768
-    private static let blockSize = 16384 - 16
 
     private func ended() {
         if isWatched { readEvent?.stop() }
