@@ -53,6 +53,8 @@ final class HTTPServer {
     private var forgotten: [InboundConnection] = []
     /// Without a client: making evhttp's part of a connection, and freeing it, costs a fifth of a short connection's push.
     private var spares: [InboundConnection] = []
+    /// The fewest that there were since the last sweep: so many were not needed.
+    private var leastSpares = 0
     /// What stands in for the sockets of clients that have gone.
     private let placeholder = open("/dev/null", O_RDWR | O_CLOEXEC)
     private var placeholderCount = 0
@@ -148,6 +150,7 @@ final class HTTPServer {
     /// A new client for a spare connection.
     private func accepted(_ descriptor: Int32) {
         guard let connection = spares.popLast() else { preconditionFailure("there is no spare connection") }
+        leastSpares = min(leastSpares, spares.count)
         register(connection, descriptor)
         connection.begin(descriptor)
         if spares.isEmpty { listener?.acceptsDirectly = false }
@@ -270,8 +273,17 @@ final class HTTPServer {
                 connection.watch()
             }
         }
+        freeUnneededSpares()
         acceptIfThereIsRoom()
         sweep?.schedule(after: sweepInterval)
+    }
+
+    /// Half of them at a time: the next clients may come in a burst as the last ones did.
+    private func freeUnneededSpares() {
+        let unneeded = (leastSpares + 1) / 2
+        for connection in spares.prefix(unneeded) { connection.abort() }
+        spares.removeFirst(unneeded)
+        leastSpares = spares.count
     }
 
     /// How long a draining server waits for the next request of a connection that was in use a moment ago.
