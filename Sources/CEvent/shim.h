@@ -90,7 +90,7 @@ static inline void shardd_deallocate(void *block) {
   size_t class = *(size_t *)((char *)block - SHARDD_BLOCK_HEADER);
   if (class < SHARDD_BLOCK_CLASSES) {
     struct shardd_free_list *list = shardd_free_list_of(class);
-    if (list->count < SHARDD_BYTES_KEPT / (class * SHARDD_BLOCK_STEP)) {
+    if (list->count * class < SHARDD_BYTES_KEPT / SHARDD_BLOCK_STEP) {
       *(void **)block = list->first;
       list->first = block;
       list->count++;

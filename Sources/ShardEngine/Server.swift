@@ -48,6 +48,7 @@ public final class Server {
         } catch {
             throw .runtime(error.description)
         }
+        giveBackCodeOfStart()
         server.loop.run()
         server.reconciler.stop()
         server.workers.close()
@@ -223,7 +224,8 @@ public final class Server {
     /// How many connections of clients there are descriptors for, when every shard has all of its connections.
     private static func connectionLimit(_ descriptors: Int, _ configuration: Configuration) -> Int {
         let shards = max(configuration.servers.count, 8) * configuration.forward.connectionsPerShard
-        return max(descriptors - shards - 64, descriptors / 4)
+        let perConnection = 1 + 1 / Double(HTTPServer.connectionsPerPlaceholder)
+        return max(Int(Double(descriptors - shards - 64) / perConnection), descriptors / 4)
     }
 
     private func noteFewDescriptors() {

@@ -9,30 +9,32 @@ final class DescriptorEvent {
         case read
         /// Writable, once for each `start()`.
         case write
+
+        fileprivate var flags: Int16 { self == .read ? Int16(EV_READ | EV_PERSIST) : Int16(EV_WRITE) }
     }
 
+    private unowned(unsafe) let loop: EventLoop
+    private let interest: Interest
     private var event: UnsafeMutablePointer<event>?
     private let ready: (DescriptorEvent) -> Void
 
     init(loop: EventLoop, descriptor: Int32, interest: Interest, _ ready: @escaping (DescriptorEvent) -> Void) {
+        self.loop = loop
+        self.interest = interest
         self.ready = ready
-        let what = interest == .read ? Int16(EV_READ | EV_PERSIST) : Int16(EV_WRITE)
-        event = event_new(
-            loop.base,
-            descriptor,
-            what,
-            { _, _, context in
-                guard let context else { return }
-                let this = Unmanaged<DescriptorEvent>.fromOpaque(context).takeUnretainedValue()
-                this.ready(this)
-            },
-            Unmanaged.passUnretained(self).toOpaque()
-        )
+        let this = Unmanaged.passUnretained(self).toOpaque()
+        event = event_new(loop.base, descriptor, interest.flags, DescriptorEvent.callBack, this)
         precondition(event != nil, "out of memory")
     }
 
     deinit {
         if let event { event_free(event) }
+    }
+
+    /// Is for another descriptor from now on; to be called while it does not wait.
+    func retarget(to descriptor: Int32) {
+        let this = Unmanaged.passUnretained(self).toOpaque()
+        event_assign(event, loop.base, descriptor, interest.flags, DescriptorEvent.callBack, this)
     }
 
     /// Starts waiting.
@@ -43,5 +45,11 @@ final class DescriptorEvent {
     /// Stops waiting. Call it before the descriptor is closed.
     func stop() {
         event_del(event)
+    }
+
+    private static let callBack: event_callback_fn = { _, _, context in
+        guard let context else { return }
+        let this = Unmanaged<DescriptorEvent>.fromOpaque(context).takeUnretainedValue()
+        this.ready(this)
     }
 }

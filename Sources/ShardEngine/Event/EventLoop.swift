@@ -66,9 +66,10 @@ public final class EventLoop {
         return time
     }
 
-    /// Calls `hook` at the end of every turn, in the order of registration, for as long as the loop lives.
+    /// Calls `hook` at the end of every turn, for as long as the loop lives; the latest comes first, as it may leave work
+    /// to what was there before it.
     func atTurnEnd(_ hook: @escaping () -> Void) {
-        turnEndHooks.append(hook)
+        turnEndHooks.insert(hook, at: 0)
     }
 
     /// Runs `work` once at the end of this turn: for what must not happen inside a callback of libevent's own.

@@ -26,6 +26,9 @@ final class HTTPServer {
     static let replyBufferSize = 65536
     /// How long a refused client may take to read its answer.
     static let lingeringTime = TimeSpan.seconds(2)
+    /// For so many connections one more descriptor is allowed, for the part of another that is kept for a later client.
+    static let connectionsPerPlaceholder = 16
+    static let placeholderLimit = 1024
     static let allowedMethods = "GET, HEAD, PUT, POST, DELETE"
 
     let loop: EventLoop
@@ -48,6 +51,13 @@ final class HTTPServer {
     private var count = 0
     private var actions: [TurnEndAction] = []
     private var forgotten: [InboundConnection] = []
+    /// Without a client: making evhttp's part of a connection, and freeing it, costs a fifth of a short connection's push.
+    private var spares: [InboundConnection] = []
+    /// The fewest that there were since the last sweep: so many were not needed.
+    private var leastSpares = 0
+    /// What stands in for the sockets of clients that have gone.
+    private let placeholder = open("/dev/null", O_RDWR | O_CLOEXEC)
+    private var placeholderCount = 0
     private var sweep: Timer?
     private var lastAccept: Timer?
 
@@ -91,12 +101,16 @@ final class HTTPServer {
     func close() {
         listener = nil
         adoptNewcomers()
+        isDraining = true
         for case let connection? in connections { connection.abort() }
+        for connection in spares + forgotten { connection.abort() }
         forgotten.removeAll()
+        spares.removeAll()
     }
 
     deinit {
         evhttp_free(http)
+        Glibc.close(placeholder)
         scratch.deallocate()
     }
 
@@ -109,13 +123,14 @@ final class HTTPServer {
     /// Starts accepting on a socket that listens already.
     func start(_ listener: Listener) {
         self.listener = listener
-        listener.attach(to: http)
+        listener.attach(to: http) { [unowned self] in accepted($0) }
     }
 
     /// From now on each connection ends with its next answer, and idle ones soon; what the kernel has accepted is still
     /// taken, in the turn that is under way, and then no more.
     func drain() {
         isDraining = true
+        listener?.acceptsDirectly = false
         // From here on the kernel leaves new clients to ask again, and another listener on the port answers.
         listener?.stopQueueing()
         let lastAccept = Timer(loop: loop) { [unowned self] in
@@ -132,6 +147,17 @@ final class HTTPServer {
 
     // MARK: Accepting
 
+    /// A new client for a spare connection.
+    private func accepted(_ descriptor: Int32) {
+        guard let connection = spares.popLast() else { preconditionFailure("there is no spare connection") }
+        leastSpares = min(leastSpares, spares.count)
+        register(connection, descriptor)
+        connection.begin(descriptor)
+        if spares.isEmpty { listener?.acceptsDirectly = false }
+        if isFull { makeRoom() }
+    }
+
+    /// A new client, for which evhttp makes a connection.
     private func accept(_ base: OpaquePointer?) -> OpaquePointer? {
         let connection = InboundConnection(server: self, base: base)
         newcomers.append(connection)
@@ -153,9 +179,13 @@ final class HTTPServer {
     /// Registers a connection, which evhttp has by now set up.
     func adopt(_ connection: InboundConnection) {
         guard connection.connection == nil, connection.adopt() else { return }
-        let descriptor = Int(connection.descriptor)
-        while connections.count <= descriptor { connections.append(nil) }
-        connections[descriptor] = connection
+        register(connection, connection.descriptor)
+    }
+
+    private func register(_ connection: InboundConnection, _ descriptor: Int32) {
+        let index = Int(descriptor)
+        while connections.count <= index { connections.append(nil) }
+        connections[index] = connection
         count += 1
     }
 
@@ -181,7 +211,21 @@ final class HTTPServer {
         actions.append(action)
     }
 
-    /// evhttp has closed the connection.
+    /// Closes the socket of a client that has gone, and has a placeholder take its number; false when there must be no
+    /// more of those.
+    func putPlaceholder(at descriptor: Int32) -> Bool {
+        let limit = min(limits.connections / HTTPServer.connectionsPerPlaceholder, HTTPServer.placeholderLimit)
+        guard !isDraining, placeholderCount < limit, dup2(placeholder, descriptor) >= 0 else { return false }
+        placeholderCount += 1
+        return true
+    }
+
+    /// evhttp is closing a placeholder.
+    func forgetPlaceholder() {
+        placeholderCount -= 1
+    }
+
+    /// The client's socket is closed, or is about to be.
     func forget(_ connection: InboundConnection) {
         connections[Int(connection.descriptor)] = nil
         count -= 1
@@ -202,13 +246,14 @@ final class HTTPServer {
                 }
             }
         }
-        if !forgotten.isEmpty {
-            forgotten.removeAll(keepingCapacity: true)
-            acceptIfThereIsRoom()
-        }
+        guard !forgotten.isEmpty else { return }
+        for connection in forgotten where connection.isSpare { spares.append(connection) }
+        forgotten.removeAll(keepingCapacity: true)
+        acceptIfThereIsRoom()
     }
 
     private func acceptIfThereIsRoom() {
+        listener?.acceptsDirectly = !spares.isEmpty && !isDraining
         if isFull { makeRoom() } else { listener?.resume() }
     }
 
@@ -224,10 +269,21 @@ final class HTTPServer {
                 connection.abort()
             } else {
                 connection.enforceTimeLimit(at: now)
+                // A client that waits for as long as this may have given up.
+                connection.watch()
             }
         }
+        freeUnneededSpares()
         acceptIfThereIsRoom()
         sweep?.schedule(after: sweepInterval)
+    }
+
+    /// Half of them at a time: the next clients may come in a burst as the last ones did.
+    private func freeUnneededSpares() {
+        let unneeded = (leastSpares + 1) / 2
+        for connection in spares.prefix(unneeded) { connection.abort() }
+        spares.removeFirst(unneeded)
+        leastSpares = spares.count
     }
 
     /// How long a draining server waits for the next request of a connection that was in use a moment ago.

@@ -1,10 +1,12 @@
 // One client's connection: what comes in, the Gate on it, the one request that may be outstanding, and its reply.
-// HTTPServer makes one for every connection that it accepts and lets go of it once evhttp has closed it.
+// HTTPServer makes one for a connection that it accepts, and once that has ended keeps it, with evhttp's part of it, for
+// another client.
 //
 // Who owns what: this object reads and writes the socket. evhttp parses: it is given, through its bufferevent, the bytes
 // of one request at a time, after the Gate has passed them; the bufferevent itself has no descriptor any more. evhttp
-// owns its connection and the request, and closes the socket with the former; its close callback tells when. The reply
-// gives the request back; nothing may touch it after `evhttp_send_reply_end`.
+// owns its connection and the request, and closes with the former the socket that it came with; its close callback tells
+// when. That socket's number stays evhttp's: once the first client has gone a placeholder has it, and the sockets of later
+// clients are closed here. The reply gives the request back; nothing may touch it after `evhttp_send_reply_end`.
 import CEvent
 import Glibc
 
@@ -25,7 +27,10 @@ final class InboundConnection {
     let bufferevent: OpaquePointer
     /// evhttp's connection; nil before this object is adopted and after evhttp has closed it.
     private(set) var connection: OpaquePointer?
+    /// The client's socket; -1 while there is no client.
     private(set) var descriptor: Int32 = -1
+    /// The number that evhttp knows its connection by: the client's socket or a placeholder.
+    private var evhttpDescriptor: Int32 = -1
     /// The request that has been handed over and whose reply has not been sent.
     private(set) var request: UnsafeMutablePointer<evhttp_request>?
     /// Whoever answers the outstanding request.
@@ -35,11 +40,18 @@ final class InboundConnection {
     private(set) var phaseStart: MonotonicTime
     /// Whether the connection ends with the present request, by the client's wish or ours.
     private(set) var closesAfterReply = false
+    /// Whether it is the client that wants it to end, and so sends nothing more.
+    private var isLastOfClient = false
     /// Whether the outstanding request names headers, in Connection, that belong to the connection.
     private(set) var hasConnectionHeaders = false
     private var hasReplied = false
+    /// Whether evhttp has no part of a request.
+    private var isBetweenRequests = true
     private var gate: Gate
     private var readEvent: DescriptorEvent?
+    /// Whether the loop tells of what the client sends. Of a client that has sent its request with the connection, it need
+    /// not before the answer: what that takes is saved where the connection then ends.
+    private var isWatched = false
     private var writeEvent: DescriptorEvent?
     private var isReadingPaused = false
     /// What the client has sent while its request was outstanding.
@@ -67,6 +79,7 @@ final class InboundConnection {
         let connection = OpaquePointer(context)
         self.connection = connection
         descriptor = bufferevent_getfd(bufferevent)
+        evhttpDescriptor = descriptor
         bufferevent_setfd(bufferevent, -1)
         evhttp_connection_set_closecb(
             connection,
@@ -76,11 +89,40 @@ final class InboundConnection {
             },
             Unmanaged.passUnretained(self).toOpaque()
         )
-        readEvent = DescriptorEvent(loop: server.loop, descriptor: descriptor, interest: .read) { [unowned self] _ in
-            readable()
+        watch()
+        return true
+    }
+
+    /// Whether another client can have it.
+    var isSpare: Bool { descriptor < 0 && connection != nil }
+
+    /// Serves another client, whose request may be there already.
+    func begin(_ descriptor: Int32) {
+        precondition(isSpare)
+        self.descriptor = descriptor
+        gate = Gate(limits: server.limits.gate)
+        phase = .idle
+        phaseStart = server.loop.now
+        hasReplied = false
+        isReadingPaused = false
+        readAhead.reset(keeping: 64)
+        unsent.reset(keeping: 64)
+        readEvent?.retarget(to: descriptor)
+        writeEvent?.retarget(to: descriptor)
+        readable()
+        if request == nil { watch() }
+    }
+
+    /// Has the loop tell of what the client sends, and of its end, from now on.
+    func watch() {
+        guard descriptor >= 0, !isWatched else { return }
+        isWatched = true
+        if readEvent == nil {
+            readEvent = DescriptorEvent(loop: server.loop, descriptor: descriptor, interest: .read) {
+                [unowned self] _ in readable()
+            }
         }
         readEvent?.start()
-        return true
     }
 
     // MARK: Reading
@@ -106,7 +148,7 @@ final class InboundConnection {
     /// Shows the bytes to the Gate and then to evhttp, request by request, as long as none is outstanding.
     private func pass(_ bytes: UnsafeRawBufferPointer) {
         var rest = bytes
-        while !rest.isEmpty, connection != nil, phase.rawValue < Phase.outstanding.rawValue {
+        while !rest.isEmpty, descriptor >= 0, phase.rawValue < Phase.outstanding.rawValue {
             // A reload changes the limits of the next request.
             if gate.isBetweenRequests { gate.limits = server.limits.gate }
             let reading = gate.read(rest)
@@ -119,16 +161,17 @@ final class InboundConnection {
             parse(UnsafeRawBufferPointer(rebasing: rest[..<reading.count]))
             rest = UnsafeRawBufferPointer(rebasing: rest[reading.count...])
         }
-        if connection != nil { keep(rest) }
+        if descriptor >= 0 { keep(rest) }
     }
 
     /// Has evhttp read some bytes of a request; with the last ones it hands the request over, before this returns.
     private func parse(_ bytes: UnsafeRawBufferPointer) {
+        isBetweenRequests = false
         evbuffer_add(bufferevent_get_input(bufferevent), bytes.baseAddress, bytes.count)
         server.parsing = self
         bufferevent_trigger(bufferevent, Int16(EV_READ), 0)
         server.parsing = nil
-        if connection != nil { sendOutput() }
+        if descriptor >= 0 { sendOutput() }
     }
 
     /// Sends what evhttp has to say of its own: that the client may continue, or that a target is none.
@@ -152,11 +195,11 @@ final class InboundConnection {
 
     /// Goes on with what was kept; evhttp is on no stack.
     func readOn() {
-        guard connection != nil, phase == .idle else { return }
+        guard descriptor >= 0, phase == .idle else { return }
         var kept = ByteBuffer(capacity: 0)
         swap(&kept, &readAhead)
         pass(kept.readable)
-        if isReadingPaused, readAhead.count < HTTPServer.readAheadLimit {
+        if descriptor >= 0, isReadingPaused, readAhead.count < HTTPServer.readAheadLimit {
             isReadingPaused = false
             readEvent?.start()
         }
@@ -176,6 +219,7 @@ final class InboundConnection {
         enter(.outstanding)
         let (isLast, nameHeaders) = readConnectionHeaders()
         closesAfterReply = isLast
+        isLastOfClient = isLast
         hasConnectionHeaders = nameHeaders
     }
 
@@ -196,7 +240,9 @@ final class InboundConnection {
     func reply(_ bytes: UnsafeRawBufferPointer) {
         guard let request else { preconditionFailure("a reply without a request") }
         owner = nil
-        let sent = max(0, send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL)))
+        // The end of the connection, which follows at once, then takes the answer along in its own packet.
+        let flags = isLastOfClient ? Int32(MSG_NOSIGNAL) | Int32(MSG_MORE) : Int32(MSG_NOSIGNAL)
+        let sent = max(0, send(descriptor, bytes.baseAddress, bytes.count, flags))
         if sent == bytes.count { return finish(request) }
         enter(.writing)
         unsent.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
@@ -223,18 +269,19 @@ final class InboundConnection {
         }
     }
 
-    /// Gives the answered request back to evhttp, which then closes the connection or makes ready for the next one.
+    /// Gives the answered request back to evhttp, which makes ready for the next one, of this client or of another.
     private func finish(_ request: UnsafeMutablePointer<evhttp_request>) {
         self.request = nil
         hasReplied = true
+        isBetweenRequests = true
         phase = .idle
         phaseStart = server.loop.now
-        if closesAfterReply, !evhttpCloses(after: request) {
-            evhttp_add_header(request.pointee.output_headers, "Connection", "close")
-        }
-        if readAhead.count > 0 { server.atTurnEnd(.readOn(self)) }
+        letEvhttpKeep(after: request)
         request.pointee.chunked = 0
         evhttp_send_reply_end(request)
+        if closesAfterReply { return abort() }
+        if readAhead.count > 0 { server.atTurnEnd(.readOn(self)) }
+        watch()
     }
 
     // MARK: The end
@@ -247,18 +294,40 @@ final class InboundConnection {
 
     /// Ends the connection at once, whatever it is doing.
     func abort() {
-        if let connection { evhttp_connection_free(connection) }
+        guard let connection else { return }
+        if !isBetweenRequests || descriptor < 0 || !leaveToAnother() { evhttp_connection_free(connection) }
     }
 
-    /// evhttp is closing the connection, and with it the request, if there is one.
+    /// Lets go of the client and keeps what evhttp has, which is between two requests.
+    private func leaveToAnother() -> Bool {
+        if descriptor == evhttpDescriptor {
+            guard server.putPlaceholder(at: descriptor) else { return false }
+        } else {
+            close(descriptor)
+        }
+        ended()
+        return true
+    }
+
+    /// evhttp is closing its connection, and with it the request, if there is one.
     private func closed() {
         connection = nil
         request = nil
-        readEvent = nil
-        writeEvent = nil
+        if descriptor != evhttpDescriptor {
+            server.forgetPlaceholder()
+            if descriptor >= 0 { close(descriptor) }
+        }
+        if descriptor >= 0 { ended() }
+    }
+
+    private func ended() {
+        if isWatched { readEvent?.stop() }
+        isWatched = false
+        if unsent.count > 0 { writeEvent?.stop() }
         let owner = self.owner
         self.owner = nil
         owner?.clientDisconnected()
         server.forget(self)
+        descriptor = -1
     }
 }

@@ -99,14 +99,12 @@ extension InboundConnection {
         return (isLast || asksForClose, nameHeaders)
     }
 
-    /// Whether evhttp, by its own rules, closes the connection after this request.
-    func evhttpCloses(after request: UnsafeMutablePointer<evhttp_request>) -> Bool {
-        if request.pointee.flags & EVHTTP_PROXY_REQUEST != 0 { return true }
-        let value = evhttp_find_header(request.pointee.input_headers, "Connection")
-        if let value, strcasecmp(value, "close") == 0 { return true }
-        if isHTTP11(request) { return false }
-        guard let value else { return true }
-        return strncasecmp(value, "keep-alive", 10) != 0
+    /// Has evhttp, by whose rules some requests are the last ones of a connection, keep it after this one.
+    func letEvhttpKeep(after request: UnsafeMutablePointer<evhttp_request>) {
+        request.pointee.flags &= ~EVHTTP_PROXY_REQUEST
+        request.pointee.major = 1
+        request.pointee.minor = 1
+        evhttp_clear_headers(request.pointee.input_headers)
     }
 
     private func isHTTP11(_ request: UnsafeMutablePointer<evhttp_request>) -> Bool {

@@ -134,8 +134,11 @@ func equalsIgnoringCase(_ bytes: UnsafeRawBufferPointer, _ word: StaticString) -
 
 /// Calls `body` with each element of a comma-separated list, without the space around it (RFC 9110, section 5.6.1).
 func forEachToken(of list: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Void) {
-    for element in list.split(separator: 0x2C) {
-        var token = element
+    var rest = list[...]
+    while !rest.isEmpty {
+        let end = rest.firstIndex(of: 0x2C) ?? rest.endIndex
+        var token = rest[..<end]
+        rest = rest[end...].dropFirst()
         while let first = token.first, first == 0x20 || first == 0x09 { token = token.dropFirst() }
         while let last = token.last, last == 0x20 || last == 0x09 { token = token.dropLast() }
         if !token.isEmpty { body(UnsafeRawBufferPointer(rebasing: token)) }

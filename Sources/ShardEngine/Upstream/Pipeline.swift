@@ -205,11 +205,13 @@ final class Pipeline {
         let exchange = exchanges.removeFirst()
         answerCount += 1
         lastUse = loop.now
-        if isExclusive, largeBody == nil { isExclusive = false }
-        exchange.complete(bytes, response, chunkedBody: parser.chunkedBody)
-        pool.answered(self, exchange)
         // An answer before the whole body was sent leaves the connection of no use.
-        if !response.keepsConnection || largeBody != nil { broke(isReset: false) }
+        let isUsable = response.keepsConnection && largeBody == nil
+        if isUsable { isExclusive = false }
+        exchange.complete(bytes, response, chunkedBody: parser.chunkedBody)
+        // The pool may have something for this connection at once.
+        if !isUsable { broke(isReset: false) }
+        pool.answered(self, exchange)
     }
 
     private func answeredGarbage(_ reason: StaticString) {

@@ -1,0 +1,102 @@
+// What is kept from one client or push for the next: evhttp's part of a connection, and connections to shards.
+import Foundation
+import Glibc
+import Testing
+
+@testable import ShardEngine
+
+@Suite(.serialized) struct ConnectionReuseTests {
+    /// Ways in which a connection may end, each with what the client sends before it goes.
+    private static let endings = [
+        "",
+        "PUT /metrics/job/a HTT",
+        "PUT /metrics/job/a HTTP/1.1\r\nHost: h\r\nX-Left: 1\r\n",
+        "PUT /metrics/job/a HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf a body",
+        "PUT /metrics/job/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        "no request\r\n\r\n",
+        "PUT /metrics/job/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "GET /other HTTP/1.0\r\n\r\n",
+        "GET /other HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "GET http://h/other HTTP/1.1\r\nHost: h\r\n\r\nPUT /metrics/job/a HTTP/1.1\r\n",
+    ]
+
+    @Test func aClientMeetsNothingOfTheOnesBefore() throws {
+        let shard = ScriptedShard { _, _ in .answer }
+        let engine = try EngineUnderTest(shards: [shard.address])
+        defer { engine.stop() }
+        for (round, ending) in (Self.endings + Self.endings).enumerated() {
+            let before = (0..<5).map { _ in connectToLoopback(port: engine.port) }
+            before.forEach { sendAll($0, ending) }
+            usleep(20_000)
+            before.forEach { close($0) }
+            usleep(20_000)
+            for number in 0..<10 {
+                let path = "/metrics/job/r\(round)/n/\(number)"
+                let connection = connectToLoopback(port: engine.port)
+                sendAll(
+                    connection,
+                    "PUT \(path) HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\n1\n"
+                )
+                let answer = try #require(readMessage(connection))
+                #expect(answer.hasPrefix("HTTP/1.1 200 ") && answer.contains("Connection: close\r\n"))
+                var rest: UInt8 = 0
+                #expect(recv(connection, &rest, 1, 0) == 0)
+                close(connection)
+                #expect(
+                    shard.requests.last == "PUT \(path) HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n1\n",
+                    "after \(ending)"
+                )
+            }
+        }
+        usleep(50_000)
+        #expect(engine.onLoop { $0.server.connectionCount } == 0)
+        #expect(shard.requests.count == 200)
+    }
+
+    @Test func aClientThatLeavesWhileItsPushWaitsIsNoticed() throws {
+        let shard = ScriptedShard { _, request in request == 0 ? .answerLater(1500) : .answer }
+        let engine = try EngineUnderTest(shards: [shard.address]) {
+            $0.forward.connectionsPerShard = 1
+            $0.forward.pipelineDepth = 1
+        }
+        defer { engine.stop() }
+        // The first connection is evhttp's own; those after it are read as they are accepted.
+        #expect(engine.push("/other").status == 404)
+        let connections = (0..<3).map { number in
+            let connection = connectToLoopback(port: engine.port)
+            sendAll(connection, engine.request("/metrics/job/a\(number)"))
+            usleep(20_000)
+            return connection
+        }
+        connections.forEach { close($0) }
+        usleep(600_000)
+        #expect(engine.onLoop { $0.server.connectionCount } == 0)
+        #expect(engine.push("/metrics/job/b").status == 200)
+        // Those that were queued are dropped.
+        #expect(shard.requests.count == 2)
+    }
+
+    @Test func requestsSentAtOnceDoNotWaitForOtherEvents() throws {
+        let shard = ScriptedShard { _, _ in .answer }
+        let engine = try EngineUnderTest(shards: [shard.address])
+        defer { engine.stop() }
+        #expect(engine.push("/metrics/job/a").status == 200)
+        let connection = connectToLoopback(port: engine.port)
+        defer { close(connection) }
+        let start = MonotonicTime.now()
+        sendAll(connection, (0..<20).map { engine.request("/metrics/job/a\($0)") }.joined())
+        for _ in 0..<20 { #expect(readMessage(connection) != nil) }
+        // One sweep of the forwarder's for each would be two seconds.
+        #expect(MonotonicTime.now().since(start) < .seconds(1))
+    }
+
+    @Test func largeBodiesTakeTurnsOnAConnection() throws {
+        let shard = ScriptedShard { _, _ in .answerLater(5) }
+        let engine = try EngineUnderTest(shards: [shard.address]) { $0.forward.connectionsPerShard = 1 }
+        defer { engine.stop() }
+        let body = String(repeating: "a 1\n", count: 50_000)
+        let statuses = engine.pushAtOnce((0..<12).map { "/metrics/job/a\($0)" }, body: body)
+        #expect(statuses.count == 12 && statuses.allSatisfy { $0 == 200 })
+        #expect(shard.requests.count == 12 && shard.connectionCount == 1)
+    }
+}
