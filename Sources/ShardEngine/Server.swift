@@ -187,7 +187,7 @@ public final class Server {
     private func useStores() {
         let client = configuration.consul.map { ConsulClient(loop: loop, resolver: resolver, settings: $0) }
         hints.store = client.map { HintStore(client: $0) }
-        handover.store = client.map { RingStore(client: $0) }
+        handover.store = client.map { RingStore(client: $0, loop: loop) }
     }
 
     /// Routes pushes by other rings, and tells of it where another one is in force.

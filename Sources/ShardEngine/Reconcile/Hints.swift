@@ -14,13 +14,15 @@ final class Hints {
     private var paths: [ShardAddress: Set<[UInt8]>] = [:]
     private var unstored: [ShardAddress: [(path: [UInt8], done: () -> Void)]] = [:]
     private var writing: HTTPCall?
-    private var storeFailedAt: MonotonicTime?
+    private var isStoreAway = false
+    private var retry: Timer?
     private var deliveries: [ShardAddress: HintDelivery] = [:]
 
     init(loop: EventLoop, resolver: Resolver, logger: Logger) {
         self.loop = loop
         self.resolver = resolver
         self.logger = logger
+        retry = Timer(loop: loop) { [unowned self] in writeNext() }
     }
 
     /// Remembers that a shard has missed a PUT or DELETE on the path; `done` is called, now or later, when it is stored,
@@ -34,11 +36,15 @@ final class Hints {
                 metadata: ["shard": "\(shard)"]
             )
         }
-        // A Consul that does not answer must not hold up one push after the other.
-        let hasFailed = storeFailedAt.map { loop.now.since($0) < Hints.storePause } ?? false
-        guard store != nil, !hasFailed else { return done() }
-        unstored[shard, default: []].append((path, done))
-        writeNext()
+        guard store != nil else { return done() }
+        if isStoreAway {
+            // It is stored when Consul is back; no request waits for that.
+            unstored[shard, default: []].append((path, {}))
+            done()
+        } else {
+            unstored[shard, default: []].append((path, done))
+            writeNext()
+        }
     }
 
     private func writeNext() {
@@ -47,16 +53,17 @@ final class Hints {
         unstored[shard] = waiting.count > batch.count ? Array(waiting.dropFirst(batch.count)) : nil
         writing = store.write(batch.map(\.path), for: shard) { [unowned self] isStored in
             writing = nil
-            storeFailedAt = isStored ? nil : loop.now
+            isStoreAway = !isStored
             for hint in batch { hint.done() }
-            if isStored { writeNext() } else { giveUpStoring() }
+            if isStored { writeNext() } else { storeLater(batch.map(\.path), for: shard) }
         }
     }
 
-    private func giveUpStoring() {
-        let waiting = unstored.values.joined()
-        unstored = [:]
-        for hint in waiting { hint.done() }
+    private func storeLater(_ paths: [[UInt8]], for shard: ShardAddress) {
+        for waiting in unstored.values { for hint in waiting { hint.done() } }
+        unstored = unstored.mapValues { waiting in waiting.map { ($0.path, {}) } }
+        unstored[shard, default: []] += paths.map { ($0, {}) }
+        retry?.schedule(after: Hints.retryInterval)
     }
 
     /// Removes from the shard what it has missed the end of; `done` is called, now or later, when nothing is left or it
@@ -64,6 +71,7 @@ final class Hints {
     func deliver(to shard: ShardAddress, _ done: @escaping () -> Void) {
         if let delivery = deliveries[shard] { return delivery.onEnd.append(done) }
         let missed = paths.removeValue(forKey: shard) ?? []
+        for hint in unstored.removeValue(forKey: shard) ?? [] { hint.done() }
         guard store != nil || !missed.isEmpty else { return done() }
         let delivery = HintDelivery(to: shard, missed, store: store, loop: loop, resolver: resolver)
         deliveries[shard] = delivery
@@ -86,5 +94,5 @@ final class Hints {
     private static let limit = 100_000
     /// Paths that are stored under one key, at most.
     private static let batch = 500
-    private static let storePause = TimeSpan.seconds(5)
+    private static let retryInterval = TimeSpan.milliseconds(500)
 }

@@ -15,16 +15,31 @@ final class RingStore {
     private let client: ConsulClient
     private var calls: [Int: HTTPCall] = [:]
     private var nextCall = 0
+    private var unstored: [[ShardAddress]] = []
+    private var retry: Timer?
 
-    init(client: ConsulClient) {
+    /// - Parameter loop: that of the client.
+    init(client: ConsulClient, loop: EventLoop) {
         self.client = client
+        retry = Timer(loop: loop) { [unowned self] in addAgain() }
     }
 
-    /// Stores a ring, unless Consul does not take it.
+    /// Stores a ring; when Consul does not take it, once it is back.
     func add(_ shards: [ShardAddress]) {
         let text = shards.map(\.text).joined(separator: "\n")
         let key = RingStore.key(text)
-        call(.put, "\(RingStore.folder(client))\(key)\(client.datacenterQuery)", body: Array(text.utf8)) { _ in }
+        call(.put, "\(RingStore.folder(client))\(key)\(client.datacenterQuery)", body: Array(text.utf8)) {
+            [unowned self] outcome in
+            if case .response(let response) = outcome, response.status == 200 { return }
+            unstored.append(shards)
+            retry?.schedule(after: RingStore.retryInterval)
+        }
+    }
+
+    private func addAgain() {
+        let rings = Set(unstored)
+        unstored = []
+        for ring in rings { add(ring) }
     }
 
     /// Reads all that is stored; nothing when Consul does not tell.
@@ -98,4 +113,5 @@ final class RingStore {
 
     /// A start waits for it.
     private static let timeout = TimeSpan.milliseconds(500)
+    private static let retryInterval = TimeSpan.milliseconds(500)
 }
