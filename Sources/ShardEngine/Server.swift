@@ -186,6 +186,7 @@ public final class Server {
     /// Keeps what a replica's end must not undo in Consul, where there is one.
     private func useStores() {
         let client = configuration.consul.map { ConsulClient(loop: loop, resolver: resolver, settings: $0) }
+        hints.headers = configuration.check.headers
         hints.store = client.map { HintStore(client: $0) }
         handover.store = client.map { RingStore(client: $0, loop: loop) }
     }

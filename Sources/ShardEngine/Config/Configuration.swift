@@ -1,6 +1,7 @@
 // Everything that shardd's YAML file settles, with the default of each key, as one immutable value.
 // `Configuration.load` makes it at start and at every reload; the loops are handed copies. What the keys mean to an
 // operator is in conf/shardd.yml, which a test holds against these defaults.
+import FoundationEssentials
 
 /// What places a push on the ring.
 public enum HashKey: String, CaseIterable, Equatable, Sendable {
@@ -54,6 +55,11 @@ public struct Configuration: Equatable, Sendable {
         public var fall = 2
         /// Successes in a row that bring it back.
         public var rise = 1
+        /// What shardd says to shards behind basic auth; nil for nothing.
+        public var authorization: String?
+
+        /// Of every request of shardd's own to a shard.
+        var headers: [(name: String, value: String)] { authorization.map { [("Authorization", $0)] } ?? [] }
     }
 
     /// Sending pushes to shards.
@@ -170,4 +176,9 @@ extension Configuration {
         /// The defaults.
         public init() {}
     }
+}
+
+/// The value of an Authorization header for basic auth (RFC 7617).
+func basicAuthorization(_ username: String, _ password: String?) -> String {
+    "Basic \(Data("\(username):\(password ?? "")".utf8).base64EncodedString())"
 }

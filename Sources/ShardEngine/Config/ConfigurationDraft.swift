@@ -11,6 +11,10 @@ struct ConfigurationDraft {
     var consulEndpoint: ConsulEndpoint?
     /// `pushgateway.port`, for the servers that name none.
     var serverPort = 9091
+    /// `pushgateway.username`.
+    var shardUsername: String?
+    /// `pushgateway.password`.
+    var shardPassword: String?
     /// `pushgateway.servers`, unread until the port is known; nil where the file has no list of them.
     var servers: [LocatedText]?
     /// The line of each key and section that the file gives a value.
@@ -19,6 +23,7 @@ struct ConfigurationDraft {
     /// The configuration; what it lacks or contradicts is added to the problems.
     mutating func finish(problems: inout ProblemList) -> Configuration {
         file.servers = readServers(problems: &problems)
+        file.check.authorization = shardUsername.map { basicAuthorization($0, shardPassword) }
         if lines["consul_server"] != nil {
             finishConsul(problems: &problems)
             file.consul = consul

@@ -53,6 +53,12 @@ extension ConfigurationKey {
             .init(optional: "log.level", \.file.logLevel, .name()),
             .init("pushgateway.port", \.serverPort, .integer(1...65535)),
             .init(optional: "pushgateway.servers", \.servers, .list(of: "addresses such as 10.0.0.1 or 10.0.0.1:9091")),
+            .init(
+                optional: "pushgateway.username",
+                \.shardUsername,
+                .text("a user's name without a colon", without: ":")
+            ),
+            .init(optional: "pushgateway.password", \.shardPassword, .text("a password")),
             .init("hash.vnodes", \.file.hash.vnodes, .integer(1...100_000)),
             .init("hash.key", \.file.hash.key, .name()),
         ]

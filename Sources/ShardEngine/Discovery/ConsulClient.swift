@@ -10,6 +10,7 @@ struct ServiceRegistration: Encodable {
         var timeout: String
         var status: String
         var deregisterAfter: String?
+        var headers: [String: [String]]?
 
         enum CodingKeys: String, CodingKey {
             case url = "HTTP"
@@ -17,6 +18,7 @@ struct ServiceRegistration: Encodable {
             case timeout = "Timeout"
             case status = "Status"
             case deregisterAfter = "DeregisterCriticalServiceAfter"
+            case headers = "Header"
         }
     }
 
@@ -115,8 +117,7 @@ final class ConsulClient {
         var headers: [(name: String, value: String)] = []
         if let token = settings.token { headers.append(("X-Consul-Token", token)) }
         if let username = settings.username {
-            let credentials = Data("\(username):\(settings.password ?? "")".utf8).base64EncodedString()
-            headers.append(("Authorization", "Basic \(credentials)"))
+            headers.append(("Authorization", basicAuthorization(username, settings.password)))
         }
         if !body.isEmpty { headers.append(("Content-Type", "application/json")) }
         return HTTPRequest(

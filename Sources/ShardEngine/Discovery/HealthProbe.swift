@@ -19,7 +19,13 @@ final class HealthProbe {
         resolver: Resolver,
         _ done: @escaping (ProbeOutcome) -> Void
     ) {
-        let request = HTTPRequest(host: shard.host, port: shard.port, target: check.path, timeout: check.timeout)
+        let request = HTTPRequest(
+            host: shard.host,
+            port: shard.port,
+            target: check.path,
+            headers: check.headers,
+            timeout: check.timeout
+        )
         call = HTTPCall(loop: loop, resolver: resolver, request) { outcome in
             switch outcome {
             case .response(let response) where (200..<300).contains(response.status):

@@ -141,7 +141,8 @@ final class Registrar {
                 interval: consulDuration(check.interval),
                 timeout: consulDuration(check.timeout),
                 status: isHealthy ? "passing" : "critical",
-                deregisterAfter: client.settings.deregisterCriticalServiceAfter.map(consulDuration)
+                deregisterAfter: client.settings.deregisterCriticalServiceAfter.map(consulDuration),
+                headers: check.authorization.map { ["Authorization": [$0]] }
             )
         )
     }

@@ -21,7 +21,7 @@ final class CommandContext {
         self.note = note
         let session = HTTPSession(loop: EventLoop())
         self.session = session
-        client = ShardClient(session: session)
+        client = ShardClient(session: session, headers: configuration.check.headers)
         consul = configuration.consul.map {
             ConsulClient(loop: session.loop, resolver: session.resolver, settings: $0)
         }
@@ -65,6 +65,7 @@ final class CommandContext {
                 host: server.host,
                 port: server.port,
                 target: configuration.check.path,
+                headers: configuration.check.headers,
                 timeout: configuration.check.timeout
             )
         }
@@ -87,6 +88,7 @@ final class CommandContext {
             isDue: !draining.isEmpty,
             hold: configuration.consul == nil ? .zero : configuration.hold,
             groupsPerSecond: configuration.reconcile.groupsPerSecond,
+            headers: configuration.check.headers,
             draining: draining
         )
     }

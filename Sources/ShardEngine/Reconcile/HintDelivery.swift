@@ -8,6 +8,7 @@ final class HintDelivery {
     /// Paths that the shard could not be told of.
     private(set) var failed: [[UInt8]] = []
     private(set) var toldCount = 0
+    private let headers: [(name: String, value: String)]
     private let store: HintStore?
     private let loop: EventLoop
     private let resolver: Resolver
@@ -20,12 +21,14 @@ final class HintDelivery {
     init(
         to shard: ShardAddress,
         _ missed: Set<[UInt8]>,
+        headers: [(name: String, value: String)],
         store: HintStore?,
         loop: EventLoop,
         resolver: Resolver
     ) {
         self.shard = shard
         self.missed = missed
+        self.headers = headers
         self.store = store
         self.loop = loop
         self.resolver = resolver
@@ -56,6 +59,7 @@ final class HintDelivery {
                 host: shard.host,
                 port: shard.port,
                 target: String(decoding: path, as: UTF8.self),
+                headers: headers,
                 timeout: HintDelivery.timeout
             )
             calls[id] = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in

@@ -10,6 +10,8 @@ final class Hints {
     private let logger: Logger
     /// Where hints are kept beyond this process; nil without Consul.
     var store: HintStore?
+    /// Of every request to a shard.
+    var headers: [(name: String, value: String)] = []
     /// Paths of the requests that each shard has missed.
     private var paths: [ShardAddress: Set<[UInt8]>] = [:]
     private var unstored: [ShardAddress: [(path: [UInt8], done: () -> Void)]] = [:]
@@ -73,7 +75,7 @@ final class Hints {
         let missed = paths.removeValue(forKey: shard) ?? []
         for hint in unstored.removeValue(forKey: shard) ?? [] { hint.done() }
         guard store != nil || !missed.isEmpty else { return done() }
-        let delivery = HintDelivery(to: shard, missed, store: store, loop: loop, resolver: resolver)
+        let delivery = HintDelivery(to: shard, missed, headers: headers, store: store, loop: loop, resolver: resolver)
         deliveries[shard] = delivery
         delivery.onEnd = [{ [unowned self] in delivered(delivery) }, done]
         delivery.start()

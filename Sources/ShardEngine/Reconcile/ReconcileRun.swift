@@ -33,7 +33,7 @@ final class ReconcileRun {
     init(session: HTTPSession, settings: RunSettings) {
         self.session = session
         self.settings = settings
-        client = ShardClient(session: session)
+        client = ShardClient(session: session, headers: settings.headers)
         places = GroupPlaces(settings.ring)
     }
 
@@ -189,6 +189,8 @@ struct RunSettings {
     var others: [ShardAddress]
     /// Groups a second, at most.
     var groupsPerSecond: Int
+    /// Of every request to a shard.
+    var headers: [(name: String, value: String)]
     /// Whether a shard may be taken at its word, by when its process was started, as it tells.
     var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
     /// Whether this is still the one to change anything.

@@ -158,7 +158,8 @@ private final class ReconcilerWork {
             others: others,
             isDue: !input.isSettled,
             hold: input.configuration.hold,
-            groupsPerSecond: input.configuration.reconcile.groupsPerSecond
+            groupsPerSecond: input.configuration.reconcile.groupsPerSecond,
+            headers: input.configuration.check.headers
         )
         switch runs?.perform(order) {
         case .ended(let outcome):

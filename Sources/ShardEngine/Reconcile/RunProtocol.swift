@@ -13,6 +13,8 @@ final class RunProtocol {
         /// How far apart replicas may be.
         var hold: TimeSpan
         var groupsPerSecond: Int
+        /// Of every request to a shard.
+        var headers: [(name: String, value: String)]
         /// Of `others`, those that are being emptied.
         var draining: [ShardAddress] = []
     }
@@ -91,6 +93,7 @@ final class RunProtocol {
             ring: order.ring,
             others: order.others,
             groupsPerSecond: order.groupsPerSecond,
+            headers: order.headers,
             isTrusted: { [unowned self] shard, startTime in
                 let grace = TimeSpan(nanoseconds: order.hold.nanoseconds + RunProtocol.tellingTime.nanoseconds)
                 return restarts.isTrusted(shard, startTime: startTime, grace: grace)

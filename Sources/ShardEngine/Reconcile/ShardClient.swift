@@ -20,9 +20,12 @@ final class ShardClient {
     }
 
     private let session: HTTPSession
+    private let headers: [(name: String, value: String)]
 
-    init(session: HTTPSession) {
+    /// - Parameter headers: of every request.
+    init(session: HTTPSession, headers: [(name: String, value: String)]) {
         self.session = session
+        self.headers = headers
     }
 
     /// Asks a shard for all that it holds.
@@ -34,6 +37,7 @@ final class ShardClient {
             host: shard.host,
             port: shard.port,
             target: "/api/v1/metrics",
+            headers: headers,
             timeout: ShardClient.listTimeout,
             bodyLimit: ShardClient.listLimit
         )
@@ -56,6 +60,7 @@ final class ShardClient {
             host: shard.host,
             port: shard.port,
             target: "/api/v1/status",
+            headers: headers,
             timeout: ShardClient.orderTimeout
         )
         guard case .response(let response) = session.send(request), response.status == 200 else { return nil }
@@ -80,7 +85,7 @@ final class ShardClient {
                 host: order.shard.host,
                 port: order.shard.port,
                 target: order.path,
-                headers: order.body.isEmpty ? [] : [("Content-Type", order.contentType)],
+                headers: headers + (order.body.isEmpty ? [] : [("Content-Type", order.contentType)]),
                 body: order.body,
                 timeout: ShardClient.orderTimeout
             )
