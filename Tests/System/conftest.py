@@ -38,12 +38,15 @@ def lab(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def time_limit():
+def time_limit(request):
+    own = request.node.get_closest_marker("seconds")
+    seconds = own.args[0] if own else SECONDS_PER_TEST
+
     def give_up(*_):
-        raise TimeoutError(f"the test ran for more than {SECONDS_PER_TEST} s")
+        raise TimeoutError(f"the test ran for more than {seconds} s")
 
     previous = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS_PER_TEST)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)
