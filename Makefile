@@ -21,7 +21,7 @@ unit-test: ## The tests of the engine alone
 	swift test
 
 system-test: build ## The tests with real processes; PYTEST='-k name -x' chooses
-	@scripts/install-deps test consul oracle
+	@scripts/install-deps test consul consul-sd oracle
 	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest Tests/System $(PYTEST)
 
 lint: check ## Layout and formatting

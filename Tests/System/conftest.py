@@ -9,6 +9,7 @@ import pytest
 
 from harness import shardd
 from harness.lab import Lab
+from harness.prometheus import WITH_CONSUL
 from harness.pushgateway import NEWEST as NEWEST_PUSHGATEWAY
 
 sys.dont_write_bytecode = True
@@ -21,6 +22,7 @@ def pytest_sessionstart():
     parts = {
         "shardd (make build)": os.access(shardd.BINARY, os.X_OK),
         "consul (scripts/install-deps consul)": consul,
+        "Prometheus with discovery by Consul (scripts/install-deps consul-sd)": os.access(WITH_CONSUL, os.X_OK),
         "Pushgateway 1.11 (scripts/install-deps oracle)": os.access(NEWEST_PUSHGATEWAY, os.X_OK),
     }
     for program in ("prometheus-pushgateway", "prometheus", "promtool", "go", "curl", "setpriv", "prlimit"):

@@ -3,6 +3,7 @@
 from .consul import Consul
 from .load import Load
 from .process import Process
+from .prometheus import Prometheus
 from .proxy import ConsulProxy
 from .pushgateway import Pushgateway
 from .shardd import Shardd
@@ -30,6 +31,10 @@ class Lab:
 
     def consul(self, configuration=""):
         return self._add(Consul(self.directory, configuration)).start().wait_ready()
+
+    def prometheus(self, name, discovery, **options):
+        """One that scrapes what it discovers so (see harness.prometheus)."""
+        return self._add(Prometheus(self.directory, name, discovery, **options)).start().wait_ready()
 
     def shardd(
         self,
