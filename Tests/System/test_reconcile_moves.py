@@ -100,7 +100,6 @@ PROTOBUF = b"".join(
                 ({"is": "large"}, protobuf.histogram(2**53 + 1, 1e300, [(0.1, 2**53 - 1), (float("inf"), 2**53 + 1)])),
                 ({"is": "largest"}, protobuf.histogram(2**64 - 1, 0, [(1, 2**64 - 1)])),
                 ({"is": "negative"}, protobuf.histogram(3, -5, [(-2.5, 1), (0, 2)])),
-                ({"is": "bare"}, protobuf.histogram(2, 1.5)),
             ],
         ),
         protobuf.family("p_summary", "SUMMARY", [({}, protobuf.summary(2**64 - 1, 0.1, [(0, 1), (1, float("nan"))]))]),
