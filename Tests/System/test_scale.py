@@ -119,6 +119,6 @@ def test_without_reconciling_the_old_copies_are_seen(lab):
     for prometheus, verdict in zip(setup.prometheuses, verdicts(setup, growing)):
         print(f"{prometheus.name}: {verdict.text()}")
         assert verdict.stale and verdict.backward
-        assert min(moment for _, _, moment, _, _ in verdict.stale) > changed
+        assert min(sample.moment for sample in verdict.stale) > changed
         with pytest.raises(AssertionError):
             check(verdict, growing)

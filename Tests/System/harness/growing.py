@@ -80,9 +80,19 @@ class Growing:
         return bisect_left(self.answered[group], moment)
 
 
+class Stale(NamedTuple):
+    """A sample that is older than what had been answered when its scrape began, by so many seconds."""
+
+    name: str
+    group: int
+    moment: float
+    value: float
+    answered: int
+    age: float
+
+
 class Verdict(NamedTuple):
     samples: int
-    # Samples older than what had been answered when their scrape began.
     stale: list
     # Samples lower than the one before, stale or not.
     backward: list
@@ -114,7 +124,8 @@ def judge(prometheus, growing, end):
             for moment, value in samples:
                 answered = growing.answered_at(group, moment - CLOCK_SLACK)
                 if value < answered:
-                    stale.append((name, group, moment, value, answered))
+                    age = moment - growing.answered[group][int(value)]
+                    stale.append(Stale(name, group, moment, value, answered, round(age, 3)))
             for (before, first), (moment, second) in zip(samples, samples[1:]):
                 longest_gap = max(longest_gap, moment - before)
                 if second < first:
