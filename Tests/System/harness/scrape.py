@@ -150,6 +150,6 @@ def scrape_differences(oracle, shards):
 def assert_same(oracle, shards):
     """The shards' union is what the oracle has, each group once; as their API tells it and as Prometheus sees it."""
     found = [f"{group}: {text}" for group, text in differences(oracle, shards)]
-    found += scrape_differences(oracle, shards)
+    found = found or scrape_differences(oracle, shards)
     more = [f"... {len(found) - MOST_LINES} more"] if len(found) > MOST_LINES else []
     assert not found, "\n".join([f"{len(found)} differences:", *found[:MOST_LINES], *more])
