@@ -43,9 +43,11 @@ def listed(gateway):
 
 
 def held(gateway):
-    """{group's name: {family's name: Family}} of one Pushgateway."""
+    """{group's name: {family's name: Family}} of one Pushgateway; without those whose labels a family hides."""
     groups = {}
     for group in listed(gateway):
+        if "job" not in group["labels"]:
+            continue
         name = group_name(group["labels"])
         assert name not in groups, f"{gateway.name} lists {name} twice"
         groups[name] = {family: _family(told) for family, told in group.items() if family not in NOT_FAMILIES}
