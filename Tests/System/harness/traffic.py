@@ -8,6 +8,7 @@ idempotent. Then the oracle gets it, once.
 import base64
 import contextlib
 import random
+import re
 import threading
 import time
 import urllib.parse
@@ -169,12 +170,11 @@ class Traffic:
 
     def _request(self, chance, group, number, method, path, body):
         expected = [400] if body == REFUSED else [200, 202]
-        names = sorted({line.split()[2] for line in body.decode().splitlines() if line.startswith("# TYPE")})
+        names = sorted(set(re.findall(rb"^o_[a-z]+_\d", body, re.MULTILINE)))
+        what = "refused" if expected == [400] else b" ".join(names).decode()
         began = self.now()
         replica, status = self._through_a_replica(chance, method, path, body)
-        self.history[group].append(
-            f"{began} {method:6} #{number} by {replica}: {status} {'refused' if expected == [400] else ' '.join(names)}"
-        )
+        self.history[group].append(f"{began} {method:6} #{number} by {replica}: {status} {what}")
         assert status in expected, f"answered {status}"
         answer = ask(self.oracle.address, method, path, body)
         assert answer.status in expected, f"the oracle answered {answer}"
