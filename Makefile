@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help build run test unit-test system-test lint check \
-	bench bench-quick bench-compare bench-sharding bench-gate
+	bench bench-quick bench-compare bench-sharding bench-moving bench-gate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ unit-test: ## The tests of the engine alone
 	swift test
 
 system-test: build ## The tests with real processes; PYTEST='-k name -x' chooses
-	@scripts/install-deps test consul oracle
+	@scripts/install-deps test consul consul-sd oracle
 	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest Tests/System $(PYTEST)
 
 lint: check ## Layout and formatting
@@ -46,6 +46,10 @@ bench-compare: build ## shardd of this tree against that of another revision: BA
 bench-sharding: build ## Pushes/s over 1, 2, 4 and 8 real Pushgateways with their consistency check on
 	@scripts/install-deps bench
 	/usr/bin/python3 -B Benchmarks/sharding.py $(BENCH)
+
+bench-moving: build ## Groups/s moved between real Pushgateways, and what pushes notice of it; about five minutes
+	@scripts/install-deps bench
+	/usr/bin/python3 -B Benchmarks/moving.py $(BENCH)
 
 bench-gate: build ## Instructions, allocations and system calls of a push, against Benchmarks/gate.json; RECORD=1 writes it
 	@scripts/install-deps gate

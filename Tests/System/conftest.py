@@ -9,6 +9,7 @@ import pytest
 
 from harness import shardd
 from harness.lab import Lab
+from harness.prometheus import WITH_CONSUL
 from harness.pushgateway import NEWEST as NEWEST_PUSHGATEWAY
 
 sys.dont_write_bytecode = True
@@ -21,6 +22,7 @@ def pytest_sessionstart():
     parts = {
         "shardd (make build)": os.access(shardd.BINARY, os.X_OK),
         "consul (scripts/install-deps consul)": consul,
+        "Prometheus with discovery by Consul (scripts/install-deps consul-sd)": os.access(WITH_CONSUL, os.X_OK),
         "Pushgateway 1.11 (scripts/install-deps oracle)": os.access(NEWEST_PUSHGATEWAY, os.X_OK),
     }
     for program in ("prometheus-pushgateway", "prometheus", "promtool", "go", "curl", "setpriv", "prlimit"):
@@ -38,12 +40,15 @@ def lab(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def time_limit():
+def time_limit(request):
+    own = request.node.get_closest_marker("seconds")
+    seconds = own.args[0] if own else SECONDS_PER_TEST
+
     def give_up(*_):
-        raise TimeoutError(f"the test ran for more than {SECONDS_PER_TEST} s")
+        raise TimeoutError(f"the test ran for more than {seconds} s")
 
     previous = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS_PER_TEST)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)

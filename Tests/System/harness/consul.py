@@ -52,14 +52,14 @@ class Consul(Process):
         entries = self.call("GET", f"/v1/health/service/{name}?passing")
         return sorted(f"{entry['Service']['Address']}:{entry['Service']['Port']}" for entry in entries)
 
-    def register(self, address, name="pushgateway", check=True):
+    def register(self, address, name="pushgateway", check=True, is_passing=True):
         service = {"ID": f"{address.host}_{address.port}", "Name": name, "Address": address.host, "Port": address.port}
         if check:
             service["Check"] = {
                 "HTTP": f"{address.url}/-/healthy",
                 "Interval": "500ms",
                 "Timeout": "1s",
-                "Status": "passing",
+                "Status": "passing" if is_passing else "critical",
             }
         self.call("PUT", "/v1/agent/service/register", service)
 

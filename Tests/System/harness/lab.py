@@ -3,6 +3,7 @@
 from .consul import Consul
 from .load import Load
 from .process import Process
+from .prometheus import Prometheus
 from .proxy import ConsulProxy
 from .pushgateway import Pushgateway
 from .shardd import Shardd
@@ -20,19 +21,32 @@ class Lab:
         """Any other program."""
         return self._add(Process(name, argv, self.directory / f"{name}-{len(self.processes)}.log").start())
 
-    def pushgateway(self, *arguments, host=None, start=True):
-        gateway = self._add(Pushgateway(self.directory, host, arguments))
+    def pushgateway(self, *arguments, host=None, start=True, **options):
+        gateway = self._add(Pushgateway(self.directory, host, arguments, **options))
         return gateway.start().wait_ready() if start else gateway
 
-    def pushgateways(self, count, *arguments):
-        gateways = [self._add(Pushgateway(self.directory, None, arguments)).start() for _ in range(count)]
+    def pushgateways(self, count, *arguments, **options):
+        gateways = [self._add(Pushgateway(self.directory, None, arguments, **options)).start() for _ in range(count)]
         return [gateway.wait_ready() for gateway in gateways]
 
     def consul(self, configuration=""):
         return self._add(Consul(self.directory, configuration)).start().wait_ready()
 
+    def prometheus(self, name, discovery, **options):
+        """One that scrapes what it discovers so (see harness.prometheus)."""
+        return self._add(Prometheus(self.directory, name, discovery, **options)).start().wait_ready()
+
     def shardd(
-        self, shards=(), *, consul=None, arguments=(), wait=True, address=None, limit_descriptors=None, **settings
+        self,
+        shards=(),
+        *,
+        consul=None,
+        arguments=(),
+        start=True,
+        wait=True,
+        address=None,
+        limit_descriptors=None,
+        **settings,
     ):
         """A replica on the shards (addresses, or things that have one); other keywords are the file's sections."""
         servers = [shard if isinstance(shard, str) else getattr(shard, "address", shard).text for shard in shards]
@@ -43,8 +57,10 @@ class Lab:
                 "poll_interval": "200ms",
                 **settings.get("consul_server", {}),
             }
-        replica = self._add(Shardd(self.directory, settings, arguments, address, limit_descriptors)).start()
-        return replica.wait_ready() if wait else replica
+        replica = self._add(Shardd(self.directory, settings, arguments, address, limit_descriptors))
+        if start:
+            replica.start()
+        return replica.wait_ready() if start and wait else replica
 
     def stub(self, *arguments, **options):
         stub = StubShard(*arguments, **options)

@@ -14,10 +14,10 @@ NEWEST = pathlib.Path(__file__).parents[3] / ".build/tools/prometheus-pushgatewa
 
 
 class Pushgateway(Process):
-    def __init__(self, directory, host=None, arguments=()):
+    def __init__(self, directory, host=None, arguments=(), program="prometheus-pushgateway"):
         self.address = new_address(host)
         argv = [
-            "prometheus-pushgateway",
+            str(program),
             f"--web.listen-address={self.address.text}",
             "--persistence.file=",
             *arguments,

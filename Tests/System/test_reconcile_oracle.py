@@ -1,0 +1,154 @@
+"""Random traffic through two replicas while shards come, go and fail, against one Pushgateway that gets the same.
+
+SEED repeats a run's requests and steps; STEPS="add d; wait 1; kill a" runs those steps instead. A run that fails is made
+shorter: parts of its steps are run by themselves until none can be left out or SHRINK_SECONDS are over.
+"""
+
+import os
+import random
+import time
+
+import pytest
+from harness.lab import Lab
+from harness.world import FIRST, NAMES, PERSISTENT, World
+
+STEPS = 14
+SHRINK_SECONDS = int(os.environ.get("SHRINK_SECONDS") or 200)
+MOST_GROUPS_TOLD = 5
+LAST_REQUESTS = 12
+
+
+class Script:
+    """Steps at random, all of which make sense where they stand."""
+
+    def __init__(self, chance):
+        self.chance = chance
+        self.members = set(FIRST)
+        self.down = set()
+        self.is_consul_up = True
+        self.killed_replica = None
+        self.used = []
+        self.steps = []
+
+    def possible(self):
+        running = sorted(self.members - self.down)
+        spare = sorted(set(NAMES) - self.members)
+        if self.is_consul_up:
+            yield "stop-consul", ""
+            if len(self.members) < 6:
+                yield "add", self.chance.choice(spare)
+            if len(running) > 2:
+                yield "drain", self.chance.choice(running)
+        else:
+            yield "start-consul", ""
+        if self.killed_replica is None:
+            yield "kill-replica", self.chance.choice("01")
+        else:
+            yield "start-replica", self.killed_replica
+        if self.down:
+            yield "start", self.chance.choice(sorted(self.down))
+        elif len(running) > 2:
+            name = self.chance.choice(running)
+            yield from [("kill", name), ("stop", name)] if name in PERSISTENT else [("lose", name)]
+
+    def add(self):
+        choices = list(self.possible())
+        # Those that came least often so far.
+        fewest = min(self.used.count(action) for action, _ in choices)
+        action, name = self.chance.choice([choice for choice in choices if self.used.count(choice[0]) == fewest])
+        self.used.append(action)
+        if action == "lose":
+            self.is_consul_up, self.killed_replica = True, None
+        self.members |= {name} if action == "add" else set()
+        self.members -= {name} if action == "drain" else set()
+        self.down |= {name} if action in ("kill", "stop", "lose") else set()
+        self.down -= {name} if action == "start" else set()
+        self.is_consul_up = action == "start-consul" or self.is_consul_up and action != "stop-consul"
+        self.killed_replica = {"kill-replica": name, "start-replica": None}.get(action, self.killed_replica)
+        self.steps += [f"{action} {name}".strip(), f"wait {self.chance.uniform(0.1, 2.5):.1f}"]
+
+
+def random_script(seed):
+    script = Script(random.Random(f"{seed}/script"))
+    for _ in range(STEPS):
+        script.add()
+    return script.steps
+
+
+def run(directory, seed, steps, figures=None):
+    """None, or what was wrong, as text."""
+    directory.mkdir()
+    lab = Lab(directory)
+    world = None
+    try:
+        world = World(lab, seed)
+        world.run(steps)
+        if figures is not None:
+            figures.append(f"{world.traffic.requests} requests, {world.traffic.repeated} repeated; {told(world.log)}")
+        return None
+    except AssertionError as error:
+        return f"{error}\n{history(world, str(error))}\n{endings(lab)}"
+    finally:
+        lab.close()
+
+
+def history(world, error):
+    """The steps, and the last requests on the groups that the error names."""
+    if world is None:
+        return ""
+    names = {gateway.address.text: name for name, gateway in world.gateways.items()}
+    lines = [
+        "Shards: " + ", ".join(f"{name} is {address}" for address, name in sorted(names.items(), key=lambda n: n[1]))
+    ]
+    lines += ["Steps, with the seconds at which each began:", *world.log]
+    groups = [group for group in world.traffic.history if f"\n{group}: " in f"\n{error}"]
+    for group in groups[:MOST_GROUPS_TOLD]:
+        lines += [f"Requests on {group}:", *world.traffic.history[group][-LAST_REQUESTS:]]
+    return "\n".join(lines)
+
+
+def endings(lab):
+    return "\n".join(f"--- {name}\n{log[-2500:]}" for name, log in lab.logs() if "shardd" in name)
+
+
+def told(steps):
+    return "; ".join(" ".join(step.split()) for step in steps)
+
+
+def shrunk(steps, fails, deadline):
+    """The shortest part of the steps found that still fails, by leaving out ever smaller runs of them."""
+    size = len(steps) // 2
+    while size and time.monotonic() < deadline:
+        start = 0
+        while start < len(steps) and time.monotonic() < deadline:
+            shorter = steps[:start] + steps[start + size :]
+            if fails(shorter):
+                steps = shorter
+            else:
+                start += size
+        size //= 2
+    return steps
+
+
+@pytest.mark.seconds(600)
+def test_any_sequence_ends_as_with_one_pushgateway(tmp_path):
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+    steps = [step.strip() for step in os.environ.get("STEPS", "").split(";") if step.strip()] or random_script(seed)
+    print(f"SEED={seed}\nSTEPS={told(steps)!r}")
+    figures = []
+    problem = run(tmp_path / "whole", seed, steps, figures)
+    if problem is None:
+        print(*figures)
+        return
+    print(f"{problem}\n\nNow with fewer steps:")
+    problems = [problem]
+
+    def fails(shorter):
+        found = run(tmp_path / f"part-{len(problems)}", seed, shorter)
+        print(f"{'fails' if found else 'passes'}: {told(shorter)}")
+        problems.append(found)
+        return found is not None
+
+    least = shrunk(steps, fails, time.monotonic() + SHRINK_SECONDS)
+    last = [found for found in problems if found][-1]
+    pytest.fail(f"SEED={seed} STEPS={told(least)!r}\n{last}", pytrace=False)

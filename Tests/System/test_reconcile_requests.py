@@ -1,0 +1,158 @@
+"""Pushes and deletes while groups are to be moved, or are moving, and what a shard that was away has missed."""
+
+import threading
+import time
+
+import pytest
+from harness import scrape
+from harness.cluster import Cluster
+from harness.net import wait_until
+from harness.reconcile import owners
+
+BODY = "# HELP first First.\n# TYPE first counter\nfirst 1\n# TYPE second gauge\nsecond 2\n"
+PATHS = [f"/metrics/job/many/number/{number}" for number in range(400)]
+
+
+class Waiting(Cluster):
+    """Groups of two shards when two more have come, with a long time until the reconcile."""
+
+    def __init__(self, lab, paths, body, settle):
+        super().__init__(lab, 2, spare=2, consul=True, replicas=2, reconcile={"settle": settle, "interval": "1s"})
+        for path in paths:
+            self.request("PUT", path, body)
+        at = scrape.places(self.shards)
+        self.scale_out()
+        owned = owners(self.idle, self.shards, paths)
+        self.moving = [path for path in paths if at[path] != [owned[path]]]
+        assert len(self.moving) > len(paths) / 4
+
+
+def test_a_delete_reaches_every_copy_while_a_reconcile_is_due(lab):
+    waiting = Waiting(lab, PATHS[:60], BODY, settle="6s")
+    for number, path in enumerate(waiting.moving):
+        # A push since then, for some, so that there are two copies.
+        if number % 2:
+            waiting.request("POST", path, "later 1\n")
+        waiting.request("DELETE", path)
+    wait_until(lambda: scrape.places(waiting.shards).keys() == scrape.held(waiting.oracle).keys(), "all are gone", 2)
+    assert waiting.metric("shardd_reconcile_copies_deleted_total") == 0
+    waiting.check_reconciled()
+
+
+def test_requests_in_the_midst_of_the_moves_win(lab):
+    """DELETEs, and PUTs of fewer families, race with the moves of the very groups."""
+    waiting = Waiting(lab, PATHS[:400], BODY, settle="2s")
+    ended = threading.Event()
+    failures = []
+
+    def change(paths, way):
+        try:
+            for number, path in enumerate(paths):
+                if ended.wait(0.01):
+                    return
+                waiting.request(*(way[number % len(way)](path)))
+        except AssertionError as error:
+            failures.append(error)
+
+    ways = [
+        [lambda path: ("DELETE", path), lambda path: ("PUT", path, "# TYPE first counter\nfirst 9\n")],
+        [lambda path: ("PUT", path, "third 3\n"), lambda path: ("POST", path, "# TYPE second gauge\nsecond 8\n")],
+    ]
+    # A replica each, so that the two do not hide a difference between them.
+    threads = [threading.Thread(target=change, args=(waiting.moving[number::2], ways[number])) for number in range(2)]
+    wait_until(lambda: waiting.metric("shardd_reconcile_groups_moved_total") > 0, "groups are moving", 20, every=0.005)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    waiting.check_reconciled()
+
+
+def test_a_put_while_a_reconcile_is_due_replaces_the_old_copy_too(lab):
+    waiting = Waiting(lab, PATHS[:60], BODY, settle="6s")
+    for number, path in enumerate(waiting.moving):
+        if number % 3 == 0:
+            waiting.request("PUT", path, "# TYPE second gauge\nsecond 5\n")
+        elif number % 3 == 1:
+            waiting.request("POST", path, "# TYPE second gauge\nsecond 6\n")
+    waiting.check_reconciled()
+
+
+@pytest.mark.parametrize("discovery", ["consul", "static"])
+def test_a_shard_that_comes_back_with_its_file_has_missed_nothing(lab, discovery):
+    cluster = Cluster(lab, 3, consul=discovery == "consul", replicas=2)
+    gone = cluster.shards[0]
+    gone.stop()
+    gone.argv.remove("--persistence.file=")
+    gone.argv += [f"--persistence.file={lab.directory / 'gone.data'}", "--persistence.interval=20ms"]
+    gone.start().wait_ready()
+    wait_until(lambda: all(len(replica.shards()) == 3 for replica in cluster.replicas), "all three are in the ring")
+    paths = cluster.owned_by(gone, "/metrics/job/back", 25)
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    time.sleep(0.3)
+    gone.kill()
+    others = cluster.shards[1:]
+
+    def requests(number, path):
+        if number % 5 == 0:
+            cluster.request("DELETE", path)
+        elif number % 5 == 1:
+            cluster.request("PUT", path, "# TYPE second gauge\nsecond 7\n")
+        elif number % 5 == 2:
+            cluster.request("POST", path, "# TYPE second gauge\nsecond 8\n")
+        elif number % 5 == 3:
+            cluster.request("DELETE", path)
+            cluster.request("POST", path, "fourth 4\n")
+
+    # At once, while it is only suspect, and when it has left the ring.
+    for number, path in enumerate(paths[:12]):
+        requests(number, path)
+    for replica in cluster.replicas:
+        wait_until(lambda: len(replica.shards()) == 2, "the killed shard has left the ring")
+    for number, path in enumerate(paths[12:]):
+        requests(number, path)
+    assert scrape.places(others)
+    gone.start().wait_ready()
+    cluster.check_reconciled()
+    for replica in cluster.replicas:
+        replica_sees_all = [replica.placement(path) for path in paths]
+        assert set(replica_sees_all) == {gone.address.text}
+
+
+def test_a_shard_that_hangs_costs_no_push_once_it_is_out(lab):
+    """Of the groups that it held, which others own now, and while it cannot be asked for them."""
+    cluster = Cluster(lab, 3, replicas=1)
+    hanging, replica = cluster.shards[1], cluster.replicas[0]
+    paths = [f"/metrics/job/hang/number/{number}" for number in range(12)]
+    for path in paths:
+        cluster.request("POST", path, BODY)
+    hanging.pause()
+    wait_until(lambda: len(replica.shards()) == 2, "the hanging shard is out")
+    began = time.monotonic()
+    for path in paths:
+        cluster.request("POST", path, "# TYPE first counter\nfirst 5\n")
+        cluster.request("PUT", path, "# TYPE second gauge\nsecond 6\n")
+    assert time.monotonic() - began < 5
+    hanging.resume()
+    wait_until(lambda: len(replica.shards()) == 3, "it is back")
+    cluster.check_reconciled()
+
+
+def test_a_flapping_shard_does_not_lose_groups(lab):
+    """Static discovery: out and back several times under pushes, each time with what it had."""
+    cluster = Cluster(lab, 3, replicas=1)
+    paths = [f"/metrics/job/flap/number/{number}" for number in range(40)]
+    for turn in range(3):
+        for path in paths:
+            cluster.request("POST", path, f"turn_{turn} {turn}\n")
+        cluster.shards[1].pause()
+        wait_until(lambda: len(cluster.replicas[0].shards()) == 2, "the paused shard is out")
+        for path in paths[::3]:
+            cluster.request("POST", path, f"out_{turn} {turn}\n")
+        for path in paths[1::9]:
+            cluster.request("DELETE", path)
+        cluster.shards[1].resume()
+        wait_until(lambda: len(cluster.replicas[0].shards()) == 3, "it is back")
+    cluster.check_reconciled()

@@ -1,0 +1,215 @@
+"""What must not happen while groups move: a copy deleted too early, two runs at once, a run that is never finished."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+from harness import scrape
+from harness.cluster import Cluster
+from harness.http import ask
+from harness.net import wait_until
+from harness.reconcile import drain, misplacements, reconcile
+from harness.shardd import BINARY
+
+BODY = "# HELP first First.\n# TYPE first counter\nfirst 1\n# TYPE second gauge\nsecond 2\n"
+# Enough for a run to take a while with the Pushgateways' consistency check on.
+MANY = [f"/metrics/job/many/number/{number}" for number in range(400)]
+# The lock's session has to expire, and then Consul delays the lock: 10 s at the least, up to twice that, and 15 s.
+TAKEOVER_SECONDS = 70
+
+
+def answers(status, body=b""):
+    return b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+def refusing(gateway, fault):
+    """A stub's way of being a real shard that does not take pushes, which a Pushgateway cannot be told to do."""
+
+    def answer(request):
+        if request.method == "GET":
+            real = ask(gateway.address, "GET", request.target)
+            return answers(real.status, real.body)
+        if fault == "close":
+            raise OSError("closes instead of answering")
+        if fault == "hang":
+            time.sleep(15)
+        return answers(503 if fault == "hang" else fault)
+
+    return answer
+
+
+@pytest.mark.parametrize("fault", [400, 404, 500, 503, "hang", "close"])
+def test_no_copy_is_deleted_before_the_owner_has_taken_it(lab, fault):
+    *shards, behind = lab.pushgateways(3)
+    stub = lab.stub(refusing(behind, fault))
+    replica = lab.shardd([*shards, stub], start=False, forward={"response_timeout": "1s"})
+    paths = [f"/metrics/job/kept/number/{number}" for number in range(12)]
+    found = misplacements(replica, [*shards, stub], paths)
+    for path, (wrong, owner) in found.items():
+        # Where chance would have put it on the stub, a real shard takes it.
+        gateway = next(shard for shard in shards if shard is not owner) if wrong is stub else wrong
+        assert push(gateway, path).status == 200
+    on_stub = {path for path, (_, owner) in found.items() if owner is stub}
+    assert 0 < len(on_stub) < len(paths)
+    before = {path: scrape.places(shards)[path] for path in on_stub}
+
+    done = reconcile(replica, timeout=60)
+    assert done.code == 1, done
+    places = scrape.places(shards)
+    assert {path: places[path] for path in on_stub} == before
+    for path in set(paths) - on_stub:
+        assert places[path] == [found[path][1].address.text]
+    assert not [request for request in stub.requests if request.method == "DELETE"]
+    assert "POST" in {request.method for request in stub.requests}
+    assert scrape.held(behind) == {}
+
+
+def push(gateway, path, body=BODY):
+    return ask(gateway.address, "POST", path, body.encode())
+
+
+def test_a_group_that_its_owner_finds_inconsistent_stays(lab):
+    """Which only shards of their own could hold: a name with one type here and another there."""
+    cluster = Cluster(lab, replicas=0)
+    paths = [f"/metrics/job/typed/number/{number}" for number in range(8)]
+    found = misplacements(cluster.idle, cluster.shards, paths)
+    wrong, owner = found[paths[0]]
+    assert push(wrong, paths[0], "# TYPE clash counter\nclash 1\nother 2\n").status == 200
+    assert push(owner, "/metrics/job/resident", "# TYPE clash gauge\nclash 1\n").status == 200
+    for path in paths[1:]:
+        assert push(found[path][0], path).status == 200
+    before = scrape.held(wrong)[paths[0]]
+    for _ in range(2):
+        done = reconcile(cluster.idle)
+        assert done.code == 1, done
+        assert scrape.held(wrong)[paths[0]] == before
+    places = scrape.places(cluster.shards)
+    for path in paths[1:]:
+        assert places[path] == [found[path][1].address.text]
+
+
+def test_only_one_replica_moves(lab):
+    cluster = Cluster(lab, consul=True, replicas=0)
+    cluster.misplace(MANY[:200], BODY)
+    cluster.start_replicas(2)
+    cluster.check_reconciled()
+    moved = [replica.metric("shardd_reconcile_groups_moved_total") for replica in cluster.replicas]
+    deleted = [replica.metric("shardd_reconcile_copies_deleted_total") for replica in cluster.replicas]
+    assert sorted(moved) == sorted(deleted) == [0, 200]
+    wait_until(
+        lambda: all(
+            (replica.metric("shardd_reconcile_runs_total", result="skipped") > 0) == (count == 0)
+            for replica, count in zip(cluster.replicas, moved)
+        ),
+        "the other one leaves its runs out, and says so",
+    )
+
+
+def test_two_static_replicas_move_safely(lab):
+    """Without Consul there is no lock: both may move the same group, and it must be there once all the same."""
+    cluster = Cluster(lab, replicas=0)
+    cluster.misplace(MANY[:300], BODY)
+    cluster.start_replicas(2)
+    cluster.check_reconciled()
+
+
+def start_one_in_the_midst(lab):
+    """A cluster whose one replica, for sure the leader, has moved some of the groups, and now there is another."""
+    cluster = Cluster(lab, consul=True, replicas=0, reconcile={"groups_per_second": 100})
+    owners = {path: owner for path, (_, owner) in cluster.misplace(MANY, BODY).items()}
+    cluster.start_replicas(1)
+
+    wait_until(lambda: count_on_owners(cluster, owners) > 20, "groups are moving", 30, every=0.02)
+    cluster.start_replicas(1)
+    assert count_on_owners(cluster, owners) < len(MANY) - 100, "too many had moved at once; the test needs more groups"
+    return cluster
+
+
+def count_on_owners(cluster, owners):
+    held = {shard: scrape.held(shard) for shard in cluster.shards}
+    return sum(path in held[owner] for path, owner in owners.items())
+
+
+@pytest.mark.seconds(240)
+def test_a_killed_leader_leaves_duplicates_at_worst(lab):
+    cluster = start_one_in_the_midst(lab)
+    leader, other = cluster.replicas
+    wait_until(lambda: other.metric("shardd_reconcile_runs_total", result="skipped") > 0, "the other one waits")
+    leader.kill()
+    assert nothing_lost(cluster)
+    cluster.check_reconciled(TAKEOVER_SECONDS)
+    assert other.metric("shardd_reconcile_copies_deleted_total") > 0
+
+
+def nothing_lost(cluster):
+    """Every group of the oracle is whole on some shard, perhaps on two."""
+    copies = [scrape.held(shard) for shard in cluster.shards]
+    return all(
+        any(held.get(group) == families for held in copies) for group, families in scrape.held(cluster.oracle).items()
+    )
+
+
+@pytest.mark.seconds(240)
+@pytest.mark.parametrize("outage", ["killed", "paused"])
+def test_consul_lost_in_the_midst_of_a_run(lab, outage):
+    cluster = start_one_in_the_midst(lab)
+    if outage == "killed":
+        cluster.consul.kill()
+    else:
+        cluster.consul.pause()
+    time.sleep(3)
+    assert nothing_lost(cluster)
+    if outage == "killed":
+        # All it knew is gone, the lock too.
+        cluster.consul.start().wait_ready()
+        for shard in cluster.shards:
+            cluster.consul.register(shard.address)
+    else:
+        cluster.consul.resume()
+    cluster.check_reconciled(TAKEOVER_SECONDS)
+
+
+def test_an_interrupted_drain_goes_on_where_it_was(lab):
+    cluster = Cluster(lab, consul=True, replicas=2, reconcile={"groups_per_second": 100})
+    leaving, *others = cluster.shards
+    for path in MANY:
+        cluster.request("PUT", path, BODY)
+    before = sum(len(scrape.listed(shard)) for shard in others)
+    log = open(lab.directory / "drain.log", "w+")
+    command = [BINARY, "drain", f"--config.file={cluster.idle.config_path}", leaving.address.text]
+    child = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: sum(map(len, map(scrape.listed, others))) > before, "groups are moving", 30, every=0.005)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(15) != 0
+    finally:
+        child.kill()
+        child.wait()
+        log.close()
+    assert 0 < len(scrape.listed(leaving)), "it was done before it was interrupted; the test needs more groups"
+    assert nothing_lost(cluster)
+
+    done = drain(cluster.idle, leaving)
+    assert done.returncode == 0, done
+    assert done.stdout.strip(), "it shows no progress"
+    assert scrape.listed(leaving) == []
+    assert leaving.address.text not in cluster.consul.passing()
+    assert f"{leaving.address.host}_{leaving.address.port}" not in cluster.consul.services()
+    cluster.shards.remove(leaving)
+    cluster.check_reconciled()
+
+
+def test_drain_and_reconcile_say_what_they_cannot_do(lab):
+    cluster = Cluster(lab, 2, consul=True, replicas=1)
+    cluster.request("PUT", MANY[0], BODY)
+    unknown = drain(cluster.idle, lab.pushgateway(start=False))
+    assert unknown.returncode == 1 and unknown.stderr.strip(), unknown
+    first, second = cluster.shards
+    assert drain(cluster.idle, first).returncode == 0
+    last = drain(cluster.idle, second)
+    assert last.returncode == 1 and last.stderr.strip(), last
+    assert len(scrape.held(second)) == 1
+    cluster.consul.stop()
+    alone = reconcile(cluster.idle)
+    assert alone.code == 1 and alone.errors.strip(), alone
