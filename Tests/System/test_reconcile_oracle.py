@@ -43,7 +43,8 @@ class Script:
             yield "start-consul", ""
         if self.killed_replica is None:
             yield "kill-replica", self.chance.choice("01")
-        else:
+        elif self.is_consul_up:
+            # Only Consul can tell it by which rings groups may still lie, and which shards are away.
             yield "start-replica", self.killed_replica
         if self.down:
             yield "start", self.chance.choice(sorted(self.down))

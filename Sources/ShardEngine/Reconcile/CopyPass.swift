@@ -6,6 +6,7 @@ struct CopyPass {
     private let from: ShardAddress
     private unowned let run: ReconcileRun
     private var left: [GroupLabels]
+    private let batchSize: Int
     private var attempts: [GroupLabels: Int] = [:]
     private var startTime: String?
 
@@ -22,6 +23,7 @@ struct CopyPass {
         self.from = from
         self.run = run
         left = groups.reversed()
+        batchSize = RunSettings.batch(of: groups.count)
     }
 
     /// Copies all.
@@ -31,7 +33,7 @@ struct CopyPass {
         // What was read first is old by now.
         guard look() else { return }
         while !left.isEmpty, run.mayGoOn {
-            let batch = left.suffix(RunSettings.batch)
+            let batch = left.suffix(batchSize)
             left.removeLast(batch.count)
             let moves = batch.compactMap { move($0) }
             guard !moves.isEmpty else { continue }

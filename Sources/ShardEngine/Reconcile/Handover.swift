@@ -62,6 +62,8 @@ final class Handover {
     ///
     /// - Parameter isFirst: nobody has been told of shards before, so that there is nobody to agree with.
     func change(to ring: Ring, isFirst: Bool = false) {
+        // A replica that starts has to know this ring, though it has changed for nobody.
+        if isFirst, hold > .zero { store?.add(ring.shards) }
         if announced != nil {
             // Others know of the announced one by now, and not of this: one after the other.
             next = ring

@@ -89,9 +89,10 @@ final class ReconcileRun {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
             var left = strays.map(\.labels)[...]
             while !left.isEmpty, mayGoOn {
-                guard relist(Set(left.prefix(RunSettings.batch).map { places.owner(of: $0) } + [from])) else { break }
-                let batch = left.prefix(RunSettings.batch)
-                left = left.dropFirst(RunSettings.batch)
+                // What owners have, they have had since the plan; the copy may have changed a moment ago.
+                guard relist([from]) else { break }
+                let batch = left.prefix(RunSettings.batch(of: strays.count))
+                left = left.dropFirst(batch.count)
                 delete(batch.filter(isCovered(on: from)), on: from)
                 pace(batch.count)
             }
@@ -196,8 +197,9 @@ struct RunSettings {
     /// Whether this is still the one to change anything.
     var mayGoOn: () -> Bool = { true }
 
-    /// Groups between two looks: what was read is not old when it is pushed.
-    static let batch = 200
+    /// How many of a shard's strays are seen to between two looks: what was read must not be old when it is pushed, and a
+    /// look at a large shard takes its time.
+    static func batch(of strays: Int) -> Int { min(max(strays / 10, 200), 1000) }
     /// Problems that are told of one run.
     static let problemLimit = 20
 }

@@ -1,4 +1,4 @@
-"""A real Consul agent in development mode: all of its state is in memory, so a restart forgets everything."""
+"""A real Consul agent: in development mode, in which a restart forgets everything, or as a server that keeps its state."""
 
 import json
 import os
@@ -12,13 +12,13 @@ FETCHED = pathlib.Path(__file__).parents[3] / ".build/tools/consul"
 
 
 class Consul(Process):
-    def __init__(self, directory, configuration=""):
+    def __init__(self, directory, configuration="", is_lasting=False):
         host = new_host()
         self.address = Address(host, 8500)
         argv = [
             FETCHED if os.access(FETCHED, os.X_OK) else "consul",
             "agent",
-            "-dev",
+            *(self._lasting(directory / f"consul-{host}") if is_lasting else ["-dev"]),
             f"-bind={host}",
             f"-client={host}",
             f"-node=node-{host}",
@@ -27,6 +27,10 @@ class Consul(Process):
             f"-hcl={configuration}",
         ]
         super().__init__("consul", argv, directory / f"consul-{host}.log")
+
+    @staticmethod
+    def _lasting(data):
+        return ["-server", "-bootstrap-expect=1", f"-data-dir={data}", "-hcl=performance { raft_multiplier = 1 }"]
 
     def call(self, method, path, body=None, headers=()):
         response = ask(self.address, method, path, json.dumps(body).encode() if body is not None else b"", headers)

@@ -29,8 +29,8 @@ class Lab:
         gateways = [self._add(Pushgateway(self.directory, None, arguments, **options)).start() for _ in range(count)]
         return [gateway.wait_ready() for gateway in gateways]
 
-    def consul(self, configuration=""):
-        return self._add(Consul(self.directory, configuration)).start().wait_ready()
+    def consul(self, configuration="", **options):
+        return self._add(Consul(self.directory, configuration, **options)).start().wait_ready()
 
     def prometheus(self, name, discovery, **options):
         """One that scrapes what it discovers so (see harness.prometheus)."""

@@ -27,7 +27,7 @@ class World:
     def __init__(self, lab, seed, group_count=200):
         self.lab = lab
         self.log = []
-        self.consul = lab.consul()
+        self.consul = lab.consul(is_lasting=True)
         self.is_consul_up = True
         self.oracle = lab.pushgateway()
         self.gateways = {}
@@ -179,7 +179,7 @@ class World:
         self.consul.kill()
 
     def _start_consul(self, _):
-        """It has forgotten everything, its locks too; the shards are registered again, those that are down as such."""
+        """The shards are registered again, as their operators would do it, those that are down as such."""
         if self.is_consul_up:
             return False
         self.consul.start().wait_ready()
