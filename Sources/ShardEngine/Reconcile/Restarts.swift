@@ -12,12 +12,15 @@ struct Restarts {
 
     /// Takes in a look at a shard.
     ///
-    /// - Parameter startTime: when its process was started, as it tells; nil when it does not answer.
+    /// - Parameters:
+    ///   - startTime: when its process was started, as it tells; nil when it does not answer.
+    ///   - wasAway: whether it was when the last run ended, perhaps another replica's.
     /// - Returns: whether it may be taken at its word: it has not come back within the last `grace`.
-    mutating func isTrusted(_ shard: ShardAddress, startTime: String?, grace: TimeSpan) -> Bool {
+    mutating func isTrusted(_ shard: ShardAddress, startTime: String?, wasAway: Bool, grace: TimeSpan) -> Bool {
         guard var process = known[shard] else {
-            known[shard] = Process(startTime: startTime, cameBackAt: nil)
-            return startTime != nil
+            let hasComeBack = wasAway && startTime != nil
+            known[shard] = Process(startTime: startTime, cameBackAt: hasComeBack ? .now() : nil)
+            return startTime != nil && !wasAway
         }
         if startTime != process.startTime { process.cameBackAt = startTime == nil ? nil : .now() }
         process.startTime = startTime

@@ -96,7 +96,8 @@ final class RunProtocol {
             headers: order.headers,
             isTrusted: { [unowned self] shard, startTime in
                 let grace = TimeSpan(nanoseconds: order.hold.nanoseconds + RunProtocol.tellingTime.nanoseconds)
-                return restarts.isTrusted(shard, startTime: startTime, grace: grace)
+                let wasAway = state.unreached[shard.text] != nil
+                return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway, grace: grace)
             },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
         )
