@@ -136,12 +136,14 @@ final class Handover {
     func begin(_ done: @escaping () -> Void) {
         guard hold > .zero, let store else { return done() }
         store.read { [unowned self] stored in
-            let shards = Set(rings.ring.shards).union(stored.away)
             let rings = stored.rings.filter { !$0.isEmpty }
-            build(rings + [stored.away.isEmpty ? [] : shards.sorted()]) { [unowned self] built in
-                for ring in built.dropLast() where ring.shards != self.rings.ring.shards { add(ring, isNew: false) }
-                if let ring = built.last, !ring.isEmpty {
-                    past.append(OtherRing(ring: ring, visit: .removal, shards: Set(stored.away)))
+            build(rings + stored.awayRings) { [unowned self] built in
+                for ring in built.prefix(rings.count) where ring.shards != self.rings.ring.shards {
+                    add(ring, isNew: false)
+                }
+                for ring in built.dropFirst(rings.count) {
+                    let away = Set(stored.away).intersection(ring.shards)
+                    past.append(OtherRing(ring: ring, visit: .removal, shards: away))
                 }
                 publish()
                 done()
@@ -151,6 +153,7 @@ final class Handover {
 
     private func build(_ rings: [[ShardAddress]], _ done: @escaping ([Ring]) -> Void) {
         var built: [Ring] = []
+        if rings.isEmpty { return done([]) }
         for shards in rings {
             builder.build(shards: shards, vnodes: self.rings.ring.vnodes) { ring in
                 built.append(ring)

@@ -156,6 +156,7 @@ private final class ReconcilerWork {
         let order = RunProtocol.Order(
             ring: ring,
             others: others,
+            otherRings: input.rings.others.map(\.ring.shards),
             isDue: !input.isSettled,
             hold: input.configuration.hold,
             groupsPerSecond: input.configuration.reconcile.groupsPerSecond,

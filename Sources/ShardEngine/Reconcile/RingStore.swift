@@ -8,6 +8,8 @@ struct StoredRings {
     var rings: [[ShardAddress]] = []
     /// Shards off the ring that may come back with what they hold.
     var away: [ShardAddress] = []
+    /// The shards of each ring by which those were owners.
+    var awayRings: [[ShardAddress]] = []
 }
 
 /// The stored rings of one service; loop-confined.
@@ -53,6 +55,7 @@ final class RingStore {
                     let state = try? JSONDecoder().decode(RunState.self, from: Data(response.body))
                 {
                     stored.away = state.awayShards
+                    stored.awayRings = state.awayRings.map { $0.compactMap { ShardAddress(parsing: $0) } }
                 }
                 done(stored)
             }

@@ -8,6 +8,8 @@ final class RunProtocol {
         var ring: Ring
         /// Shards that own nothing but may hold something.
         var others: [ShardAddress]
+        /// Rings by which those may have been owners.
+        var otherRings: [[ShardAddress]] = []
         /// Whether replicas may be in the middle of a handover, so that every step has to be taken.
         var isDue: Bool
         /// How far apart replicas may be.
@@ -133,6 +135,11 @@ final class RunProtocol {
             .filter { now - $0.value < RunProtocol.memory.seconds }
             state.shards = order.ring.shards.map(\.text)
             state.settledAt = wallClock()
+            let rings = order.otherRings.map { $0.map(\.text) } + state.awayRings
+            state.awayRings = rings.reduce(into: []) { kept, ring in
+                let isOfUse = ring.contains { state.unreached[$0] != nil } && !kept.contains(ring)
+                if isOfUse, kept.count < RunProtocol.awayRingLimit { kept.append(ring) }
+            }
             // First, or a replica would find them again when it has just let go of them.
             lock?.removeRings(ringsAtStart.filter { $0.value != order.ring.shards }.map(\.key))
         }
@@ -141,6 +148,7 @@ final class RunProtocol {
         return true
     }
 
+    private static let awayRingLimit = 8
     /// After how long a shard that is away is taken to be gone for good.
     private static let memory = TimeSpan.seconds(7 * 86400)
     /// How long replicas may take to see that a shard is back, and to tell it what it has missed.

@@ -21,6 +21,8 @@ struct RunState: Codable, Equatable, Sendable {
     /// Shards off the ring that may hold groups, but could not be asked, as `host:port`, and since when, in seconds since
     /// 1970.
     var unreached: [String: Double] = [:]
+    /// The rings, as lists of `host:port`, by which unreached shards were owners.
+    var awayRings: [[String]] = []
     /// Shards that are being emptied, as `host:port`.
     var draining: [String] = []
     /// The ring that was settled last.
