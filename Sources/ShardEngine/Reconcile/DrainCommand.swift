@@ -93,6 +93,7 @@ public struct DrainCommand {
     /// Moves the shard's groups until none is left.
     private func empty(_ context: CommandContext, _ line: (String) -> Void) throws(RunFailure) {
         var leastLeft = Int.max
+        var progressAt = MonotonicTime.now()
         while true {
             let left = try groupCount(context)
             if left == 0 { return }
@@ -101,11 +102,14 @@ public struct DrainCommand {
             let shards = try context.healthyShards().filter { $0 != shard }
             let outcome = try context.perform(context.order(shards: shards, draining: [shard]))
             line("\(outcome.moved) groups pushed to their owners, \(outcome.deleted) copies deleted")
-            guard left < leastLeft || outcome.deleted > 0 else {
+            if left < leastLeft || outcome.deleted > 0 { progressAt = .now() }
+            leastLeft = min(leastLeft, left)
+            // Another shard may have died a moment ago, and Consul not have noticed yet.
+            guard MonotonicTime.now().since(progressAt) < DrainCommand.patience else {
                 for problem in outcome.problems { line(problem) }
                 throw RunFailure("\(left) groups cannot be moved from \(shard)")
             }
-            leastLeft = left
+            if !outcome.problems.isEmpty { context.session.pause(.seconds(1)) { context.runs.isInterrupted } }
         }
     }
 

@@ -13,18 +13,20 @@ final class HintStore {
         self.client = client
     }
 
-    /// Stores paths that a shard has missed; `done` tells whether they are stored.
-    func write(_ paths: [[UInt8]], for shard: ShardAddress, _ done: @escaping (Bool) -> Void) -> HTTPCall {
+    /// Stores what a shard has missed; `done` tells whether it is stored.
+    func write(_ hints: [Hint], for shard: ShardAddress, _ done: @escaping (Bool) -> Void) -> HTTPCall {
         count += 1
         let target = "\(folder(shard))\(replica)-\(count)\(client.datacenterQuery)"
-        let body = Array(paths.joined(separator: [HintStore.separator]))
+        // A line each: when, a space, and the path.
+        let lines = hints.map { Array("\($0.madeAt) ".utf8) + $0.path }
+        let body = Array(lines.joined(separator: [HintStore.separator]))
         return client.call(.put, target, body: body, timeout: HintStore.timeout) { outcome in
             if case .response(let response) = outcome { done(response.status == 200) } else { done(false) }
         }
     }
 
     /// What is stored of a shard, by key; nothing when Consul does not tell.
-    func read(_ shard: ShardAddress, _ done: @escaping ([String: [[UInt8]]]) -> Void) -> HTTPCall {
+    func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]) -> Void) -> HTTPCall {
         struct Entry: Decodable {
             var key: String
             var value: Data?
@@ -40,10 +42,11 @@ final class HintStore {
             guard case .response(let response) = outcome, response.status == 200,
                 let entries = try? JSONDecoder().decode([Entry].self, from: Data(response.body))
             else { return done([:]) }
-            let paths = entries.map {
-                ($0.key, ($0.value ?? Data()).split(separator: HintStore.separator).map(Array.init))
+            let hints = entries.map { entry in
+                let lines = (entry.value ?? Data()).split(separator: HintStore.separator)
+                return (entry.key, lines.compactMap { HintStore.hint(Array($0)) })
             }
-            done(Dictionary(paths) { first, _ in first })
+            done(Dictionary(hints) { first, _ in first })
         }
     }
 
@@ -52,6 +55,12 @@ final class HintStore {
         let path = key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
         return client.call(.delete, "/v1/kv/\(path)\(client.datacenterQuery)", timeout: HintStore.timeout) { _ in done()
         }
+    }
+
+    private static func hint(_ line: [UInt8]) -> Hint? {
+        guard let space = line.firstIndex(of: 0x20), let madeAt = Int64(String(decoding: line[..<space], as: UTF8.self))
+        else { return nil }
+        return Hint(path: Array(line[(space + 1)...]), madeAt: madeAt)
     }
 
     private func folder(_ shard: ShardAddress) -> String {

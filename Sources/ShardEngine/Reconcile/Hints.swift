@@ -3,6 +3,14 @@
 // forwarders of all workers add to them, through the server.
 import Logging
 
+/// A PUT or DELETE that a shard has missed.
+struct Hint: Equatable, Sendable {
+    /// The path of the request.
+    var path: [UInt8]
+    /// When it was made, in nanoseconds since 1970: what the shard has got later is not void.
+    var madeAt: Int64
+}
+
 /// Groups to remove from shards that were away; loop-confined.
 final class Hints {
     private let loop: EventLoop
@@ -12,9 +20,9 @@ final class Hints {
     var store: HintStore?
     /// Of every request to a shard.
     var headers: [(name: String, value: String)] = []
-    /// Paths of the requests that each shard has missed.
-    private var paths: [ShardAddress: Set<[UInt8]>] = [:]
-    private var unstored: [ShardAddress: [(path: [UInt8], done: () -> Void)]] = [:]
+    /// Paths of the requests that each shard has missed, and when the last one on each was made.
+    private var hints: [ShardAddress: [[UInt8]: Int64]] = [:]
+    private var unstored: [ShardAddress: [(hint: Hint, done: () -> Void)]] = [:]
     private var writing: HTTPCall?
     private var isStoreAway = false
     private var retry: Timer?
@@ -30,9 +38,12 @@ final class Hints {
     /// Remembers that a shard has missed a PUT or DELETE on the path; `done` is called, now or later, when it is stored,
     /// or cannot be.
     func add(_ shard: ShardAddress, path: [UInt8], _ done: @escaping () -> Void) {
-        guard paths[shard, default: []].count < Hints.limit else { return done() }
-        guard paths[shard, default: []].insert(path).inserted else { return done() }
-        if paths[shard]?.count == Hints.limit {
+        guard hints[shard, default: [:]].count < Hints.limit else { return done() }
+        let hint = Hint(path: path, madeAt: wallClockNanoseconds())
+        let isNew = hints[shard]?[path] == nil
+        hints[shard, default: [:]][path] = hint.madeAt
+        guard isNew else { return done() }
+        if hints[shard]?.count == Hints.limit {
             logger.warning(
                 "a shard has missed too much to remember it all: old groups may come back with it",
                 metadata: ["shard": "\(shard)"]
@@ -41,10 +52,10 @@ final class Hints {
         guard store != nil else { return done() }
         if isStoreAway {
             // It is stored when Consul is back; no request waits for that.
-            unstored[shard, default: []].append((path, {}))
+            unstored[shard, default: []].append((hint, {}))
             done()
         } else {
-            unstored[shard, default: []].append((path, done))
+            unstored[shard, default: []].append((hint, done))
             writeNext()
         }
     }
@@ -53,18 +64,18 @@ final class Hints {
         guard writing == nil, let store, let (shard, waiting) = unstored.first else { return }
         let batch = Array(waiting.prefix(Hints.batch))
         unstored[shard] = waiting.count > batch.count ? Array(waiting.dropFirst(batch.count)) : nil
-        writing = store.write(batch.map(\.path), for: shard) { [unowned self] isStored in
+        writing = store.write(batch.map(\.hint), for: shard) { [unowned self] isStored in
             writing = nil
             isStoreAway = !isStored
             for hint in batch { hint.done() }
-            if isStored { writeNext() } else { storeLater(batch.map(\.path), for: shard) }
+            if isStored { writeNext() } else { storeLater(batch.map(\.hint), for: shard) }
         }
     }
 
-    private func storeLater(_ paths: [[UInt8]], for shard: ShardAddress) {
+    private func storeLater(_ hints: [Hint], for shard: ShardAddress) {
         for waiting in unstored.values { for hint in waiting { hint.done() } }
-        unstored = unstored.mapValues { waiting in waiting.map { ($0.path, {}) } }
-        unstored[shard, default: []] += paths.map { ($0, {}) }
+        unstored = unstored.mapValues { waiting in waiting.map { ($0.hint, {}) } }
+        unstored[shard, default: []] += hints.map { ($0, {}) }
         retry?.schedule(after: Hints.retryInterval)
     }
 
@@ -72,7 +83,7 @@ final class Hints {
     /// cannot be reached: then it is remembered on.
     func deliver(to shard: ShardAddress, _ done: @escaping () -> Void) {
         if let delivery = deliveries[shard] { return delivery.onEnd.append(done) }
-        let missed = paths.removeValue(forKey: shard) ?? []
+        let missed = hints.removeValue(forKey: shard) ?? [:]
         for hint in unstored.removeValue(forKey: shard) ?? [] { hint.done() }
         guard store != nil || !missed.isEmpty else { return done() }
         let delivery = HintDelivery(to: shard, missed, headers: headers, store: store, loop: loop, resolver: resolver)
@@ -89,7 +100,7 @@ final class Hints {
                 metadata: ["shard": "\(delivery.shard)", "groups": "\(delivery.toldCount)"]
             )
         }
-        if !delivery.failed.isEmpty { paths[delivery.shard, default: []].formUnion(delivery.failed) }
+        for hint in delivery.failed { hints[delivery.shard, default: [:]][hint.path] = hint.madeAt }
     }
 
     /// Groups that are remembered for one shard, at most.

@@ -64,17 +64,7 @@ final class ShardClient {
             timeout: ShardClient.orderTimeout
         )
         guard case .response(let response) = session.send(request), response.status == 200 else { return nil }
-        var time: String?
-        response.body.withUnsafeBytes { body in
-            var scanner = JSONScanner(body)
-            scanner.object { scanner, name in
-                guard name == "data", scanner.peek() == 0x7B else { return scanner.skip() }
-                scanner.object { scanner, name in
-                    if name == "start_time" { time = scanner.string() } else { scanner.skip() }
-                }
-            }
-        }
-        return time
+        return processStartTime(response.body)
     }
 
     /// Has shards do things, several at a time; the answers are in the order of the orders.
@@ -109,6 +99,21 @@ final class ShardClient {
     /// With its consistency check on, a large Pushgateway takes tens of milliseconds for each.
     private static let orderTimeout = TimeSpan.seconds(10)
     private static let atOnce = 8
+}
+
+/// When a shard's process was started, by its answer to `/api/v1/status`.
+func processStartTime(_ status: [UInt8]) -> String? {
+    var time: String?
+    status.withUnsafeBytes { body in
+        var scanner = JSONScanner(body)
+        scanner.object { scanner, name in
+            guard name == "data", scanner.peek() == 0x7B else { return scanner.skip() }
+            scanner.object { scanner, name in
+                if name == "start_time" { time = scanner.string() } else { scanner.skip() }
+            }
+        }
+    }
+    return time
 }
 
 /// Why something could not be done; for logs and the command line.
