@@ -121,6 +121,19 @@ import Testing
         #expect(bench.handover.rings.others.map(\.ring.shards) == [[a]])
     }
 
+    @Test func whatReturningShardsHoldByAnOlderRingIsCopiedToAgain() {
+        let bench = Bench([a, b])
+        bench.change(to: [a])
+        #expect(bench.wait { bench.isInForce([a]) })
+        bench.handover.observe(RunState(run: 1, phase: .settled))
+        bench.handover.observe(RunState(run: 2, phase: .settled, unreached: [b.text: 1]))
+        bench.change(to: [a, b, c])
+        #expect(bench.wait { bench.isInForce([a, b, c]) })
+        let others = bench.handover.rings.others
+        #expect(others.map(\.ring.shards) == [[a, b], [a]] && others.map(\.shards) == [[b], nil])
+        #expect(bench.visits == [.copy, .copy])
+    }
+
     @Test func standInsOfASuspectAreVisitedUntilARunHasSettledThem() {
         let bench = Bench([a, b, c])
         bench.handover.isPassedOver(b)

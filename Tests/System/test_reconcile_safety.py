@@ -70,7 +70,10 @@ def push(gateway, path, body=BODY):
 
 
 def test_a_group_that_its_owner_finds_inconsistent_stays(lab):
-    """Which only shards of their own could hold: a name with one type here and another there."""
+    """Which only shards of their own could hold: a name with one type here and another there.
+
+    Pushgateway 1.5.1 takes one now and then, as the order in which it goes through its groups has it.
+    """
     cluster = Cluster(lab, replicas=0)
     paths = [f"/metrics/job/typed/number/{number}" for number in range(8)]
     found = misplacements(cluster.idle, cluster.shards, paths)
@@ -82,6 +85,9 @@ def test_a_group_that_its_owner_finds_inconsistent_stays(lab):
     before = scrape.held(wrong)[paths[0]]
     for _ in range(2):
         done = reconcile(cluster.idle)
+        if done.code == 0:
+            assert {"clash", "other"} <= set(scrape.held(owner)[paths[0]]), done
+            break
         assert done.code == 1, done
         assert scrape.held(wrong)[paths[0]] == before
     places = scrape.places(cluster.shards)

@@ -16,6 +16,8 @@ from harness.reconcile import drain, wait_reconciled
 GROUPS = 300
 # Long enough for a Prometheus to have found a new shard before a group's old copy goes.
 RECONCILE = {"enabled": True, "settle": "4s", "interval": "2s"}
+# A Pushgateway answers a DELETE before it has applied it, and may be scraped in between: so old a sample may be.
+APPLIED_WITHIN = 0.25
 LONGEST_GAP = 3.5
 
 
@@ -67,7 +69,7 @@ def check(verdict, growing):
     """A sample may be lower than the one before only where the higher one was not yet answered when it was taken."""
     assert not verdict.missing, verdict.missing[:5]
     assert not verdict.frozen, verdict.frozen[:5]
-    assert not verdict.stale, verdict.stale[:5]
+    assert not [sample for sample in verdict.stale if sample.age > APPLIED_WITHIN], verdict.stale[:5]
     for _, group, _, first, moment, _ in verdict.backward:
         assert growing.answered[group][int(first) - 1] > moment - 0.005, verdict.backward[:5]
     assert verdict.longest_gap < LONGEST_GAP, verdict.longest_gap

@@ -102,12 +102,21 @@ final class Handover {
 
     private func bringIntoForce(_ ring: Ring) {
         if hold > .zero, !rings.ring.isEmpty { add(rings.ring) }
-        past.removeAll { other in
-            other.ring.shards == ring.shards || other.shards.map { $0.isSubset(of: ring.shards) } ?? false
-        }
+        past.removeAll { $0.ring.shards == ring.shards }
+        past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring) : [$0] }
+        suspects.formIntersection(ring.shards)
         rings.ring = ring
         if hold > .zero { store?.add(ring.shards) }
         publish()
+    }
+
+    /// Shards that were away are back, with what they held by an older ring: it is theirs to keep until a run has settled it.
+    private func revisited(_ other: OtherRing, with ring: Ring) -> [OtherRing] {
+        guard let away = other.shards, !away.isDisjoint(with: ring.shards) else { return [other] }
+        store?.add(other.ring.shards)
+        let back = OtherRing(ring: other.ring, visit: .copy, shards: away.intersection(ring.shards))
+        let stillAway = away.subtracting(ring.shards)
+        return [back] + (stillAway.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: stillAway)])
     }
 
     /// Other shards are given a suspect shard's pushes: they will hold groups that it owns.
