@@ -66,6 +66,16 @@ import Testing
         #expect(bench.visits.isEmpty && bench.handover.isSettled)
     }
 
+    @Test func whatARunCouldNotAskForIsNotSwept() {
+        let bench = Bench([a, b])
+        bench.change(to: [a, c])
+        #expect(bench.wait { bench.isInForce([a, c]) })
+        bench.handover.observe(RunState(run: 1, phase: .settled))
+        bench.handover.observe(RunState(run: 2, phase: .copied, unreached: [b.text: 1]))
+        #expect(bench.visits == [.sweep, .removal])
+        #expect(bench.handover.rings.others.map(\.shards) == [[a], [b]])
+    }
+
     @Test func aRunThatBeganBeforeTheChangeCountsForNothing() {
         let bench = Bench([a, b])
         bench.change(to: [a, b, c])

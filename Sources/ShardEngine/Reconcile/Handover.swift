@@ -195,11 +195,20 @@ final class Handover {
             return
         case .copied:
             guard past.contains(where: { $0.visit == .copy }) else { return }
-            for index in past.indices where past[index].visit == .copy { past[index].visit = .sweep }
+            let away = Set(state.awayShards)
+            past = past.flatMap { $0.visit == .copy ? swept($0, away: away) : [$0] }
         case .settled:
             settle(unreached: Set(state.awayShards))
         }
         publish()
+    }
+
+    /// What owners have got all of may go; not what shards hold that the run could not ask.
+    private func swept(_ other: OtherRing, away: Set<ShardAddress>) -> [OtherRing] {
+        let shards = other.shards ?? Set(other.ring.shards)
+        let unreached = shards.intersection(away).subtracting(rings.ring.shards)
+        let sweep = OtherRing(ring: other.ring, visit: .sweep, shards: shards.subtracting(unreached))
+        return [sweep] + (unreached.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: unreached)])
     }
 
     /// A run has settled what it knew, which was not all: others must know of these rings to the end.

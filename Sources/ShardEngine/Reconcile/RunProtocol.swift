@@ -99,10 +99,17 @@ final class RunProtocol {
             isTrusted: { [unowned self] shard, startTime in
                 let grace = TimeSpan(nanoseconds: order.hold.nanoseconds + RunProtocol.tellingTime.nanoseconds)
                 let wasAway = state.unreached[shard.text] != nil
-                return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway, grace: grace)
+                let isYoung = order.isDue && order.draining.isEmpty && isYounger(startTime, than: grace)
+                return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway || isYoung, grace: grace)
             },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
         )
+    }
+
+    /// Whether a process was started so short a time ago that replicas may still have to tell it what it has missed.
+    private func isYounger(_ startTime: String?, than grace: TimeSpan) -> Bool {
+        guard let startTime, let startedAt = nanoseconds(rfc3339: startTime) else { return false }
+        return wallClockNanoseconds() - startedAt < Int64(grace.nanoseconds)
     }
 
     private func carryOut(_ run: ReconcileRun, _ order: Order, _ onPlan: ([Stray]) -> Void) {
@@ -126,13 +133,13 @@ final class RunProtocol {
 
     private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {
         state.phase = phase
+        let since = state.unreached
+        let now = wallClock()
+        state.unreached = Dictionary(
+            uniqueKeysWithValues: run.result.unreached.map { ($0.text, since[$0.text] ?? now) }
+        )
+        .filter { now - $0.value < RunProtocol.memory.seconds }
         if phase == .settled {
-            let since = state.unreached
-            let now = wallClock()
-            state.unreached = Dictionary(
-                uniqueKeysWithValues: run.result.unreached.map { ($0.text, since[$0.text] ?? now) }
-            )
-            .filter { now - $0.value < RunProtocol.memory.seconds }
             state.shards = order.ring.shards.map(\.text)
             state.settledAt = wallClock()
             let rings = order.otherRings.map { $0.map(\.text) } + state.awayRings
