@@ -51,14 +51,13 @@ final class HintDelivery {
         guard !missed.isEmpty else { return forgetNext() }
         ask("/api/v1/status") { [unowned self] body in
             let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
+            let now = wallClockNanoseconds()
             let startedAt = processStartTime(body).flatMap(nanoseconds(rfc3339:)) ?? 0
-            if wallClockNanoseconds() - startedAt < HintDelivery.youth {
-                // What pushes it may have got already are at those that stood in for it, too.
-                left = hints
-                sendMore()
-            } else {
-                leaveOutOld(hints)
-            }
+            let isYoung = now - startedAt < HintDelivery.youth
+            // What pushes it may have got already are at those that stood in for it, too.
+            left = hints.filter { isYoung || now - $0.madeAt < HintDelivery.recent }
+            let old = hints.filter { !isYoung && now - $0.madeAt >= HintDelivery.recent }
+            if old.isEmpty { sendMore() } else { leaveOutOld(old) }
         }
     }
 
@@ -69,7 +68,7 @@ final class HintDelivery {
             decoding.async { [mailbox = loop.mailbox, this = LoopBound(self)] in
                 let void = HintDelivery.void(of: hints, in: body)
                 mailbox.post {
-                    this.value.left = void
+                    this.value.left += void
                     this.value.sendMore()
                 }
             }
@@ -157,6 +156,8 @@ final class HintDelivery {
     private let decoding = DispatchQueue(label: "shardd.hints")
     /// For how many nanoseconds after its start a shard may hold what is void, whatever else it has got by then.
     private static let youth: Int64 = 5_000_000_000
+    /// For how many nanoseconds a hint is told whatever the shard has got: one that hung gets old pushes late.
+    private static let recent: Int64 = 60_000_000_000
     private static let listTimeout = TimeSpan.seconds(30)
     private static let listLimit = 1 << 29
     private static let atOnce = 16
