@@ -27,8 +27,9 @@ CASES = {
     "a new connection per push": (16, 200, False, 320),
     "bodies of 16 kB": (8, 16_000, True, 320),
 }
-# What the limits leave to chance and to small changes: the compiler's for instructions, nothing's for the rest.
-ROOM = {"instructions": 1.03, "allocations": 1.01, "system calls": 1.01, "blocks kept": 1.0}
+# What the limits leave to chance and to small changes: the compiler's for instructions, the reconciler's thread's, which
+# wakes up now and then, for system calls.
+ROOM = {"instructions": 1.03, "allocations": 1.01, "system calls": 1.05, "blocks kept": 1.0}
 # Of a growth of memory, what is rounding: less than one block in a hundred pushes.
 LEAST_LIMIT = {"blocks kept": 0.01, "allocations": 0.05}
 
