@@ -40,6 +40,13 @@ import Testing
             return true
         }
 
+        /// Has a run by the ring in force get so far.
+        func observe(_ run: Int, _ phase: RunState.Phase, unreached: [ShardAddress] = []) {
+            var state = RunState(run: run, phase: phase, ring: handover.rings.ring.shards.map(\.text))
+            state.unreached = Dictionary(uniqueKeysWithValues: unreached.map { ($0.text, 1) })
+            handover.observe(state)
+        }
+
         func isInForce(_ shards: [ShardAddress]) -> Bool { handover.rings.ring.shards == shards }
 
         var visits: [Visit] { handover.rings.others.map(\.visit) }
@@ -55,14 +62,14 @@ import Testing
         #expect(bench.isInForce([a, b]) && bench.visits == [.removal])
         #expect(bench.wait { bench.isInForce([a, b, c]) })
         #expect(bench.visits == [.copy] && bench.handover.rings.isReconcileDue && !bench.handover.isSettled)
-        bench.handover.observe(RunState(run: 4, phase: .settled))
-        bench.handover.observe(RunState(run: 4, phase: .settled))
+        bench.observe(4, .settled)
+        bench.observe(4, .settled)
         #expect(bench.visits == [.copy])
-        bench.handover.observe(RunState(run: 5, phase: .copying))
+        bench.observe(5, .copying)
         #expect(bench.visits == [.copy])
-        bench.handover.observe(RunState(run: 5, phase: .copied))
+        bench.observe(5, .copied)
         #expect(bench.visits == [.sweep])
-        bench.handover.observe(RunState(run: 5, phase: .settled))
+        bench.observe(5, .settled)
         #expect(bench.visits.isEmpty && bench.handover.isSettled)
     }
 
@@ -70,8 +77,8 @@ import Testing
         let bench = Bench([a, b])
         bench.change(to: [a, c])
         #expect(bench.wait { bench.isInForce([a, c]) })
-        bench.handover.observe(RunState(run: 1, phase: .settled))
-        bench.handover.observe(RunState(run: 2, phase: .copied, unreached: [b.text: 1]))
+        bench.observe(1, .settled)
+        bench.observe(2, .copied, unreached: [b])
         #expect(bench.visits == [.sweep, .removal])
         #expect(bench.handover.rings.others.map(\.shards) == [[a], [b]])
     }
@@ -80,9 +87,9 @@ import Testing
         let bench = Bench([a, b])
         bench.change(to: [a, b, c])
         #expect(bench.wait { bench.isInForce([a, b, c]) })
-        bench.handover.observe(RunState(run: 7, phase: .copying))
-        bench.handover.observe(RunState(run: 7, phase: .copied))
-        bench.handover.observe(RunState(run: 7, phase: .settled))
+        bench.observe(7, .copying)
+        bench.observe(7, .copied)
+        bench.observe(7, .settled)
         #expect(bench.visits == [.copy])
     }
 
@@ -90,12 +97,23 @@ import Testing
         let bench = Bench([a])
         bench.change(to: [a, b])
         #expect(bench.wait { bench.isInForce([a, b]) })
-        bench.handover.observe(RunState(run: 1, phase: .settled))
-        bench.handover.observe(RunState(run: 2, phase: .copied))
+        bench.observe(1, .settled)
+        bench.observe(2, .copied)
         // Another replica may have seen the run settled by now, and does not visit these shards any more.
         bench.change(to: [a, b, c])
         #expect(bench.wait { bench.isInForce([a, b, c]) })
         #expect(bench.visits == [.sweep, .copy])
+    }
+
+    @Test func aRunByAnotherRingSettlesNothing() {
+        let bench = Bench([a, b])
+        bench.change(to: [a, b, c])
+        #expect(bench.wait { bench.isInForce([a, b, c]) })
+        bench.observe(1, .settled)
+        for phase in [RunState.Phase.copying, .copied, .settled] {
+            bench.handover.observe(RunState(run: 2, phase: phase, ring: [a.text, b.text]))
+        }
+        #expect(bench.visits == [.copy] && !bench.handover.isSettled)
     }
 
     @Test func oneChangeComesAfterTheOther() {
@@ -122,8 +140,8 @@ import Testing
         let bench = Bench([a, b])
         bench.change(to: [a])
         #expect(bench.wait { bench.isInForce([a]) })
-        bench.handover.observe(RunState(run: 1, phase: .settled))
-        bench.handover.observe(RunState(run: 2, phase: .settled, unreached: [b.text: 1]))
+        bench.observe(1, .settled)
+        bench.observe(2, .settled, unreached: [b])
         #expect(bench.visits == [.removal] && bench.handover.rings.others[0].shards == [b])
         #expect(bench.handover.isSettled)
         bench.change(to: [a, b])
@@ -135,8 +153,8 @@ import Testing
         let bench = Bench([a, b])
         bench.change(to: [a])
         #expect(bench.wait { bench.isInForce([a]) })
-        bench.handover.observe(RunState(run: 1, phase: .settled))
-        bench.handover.observe(RunState(run: 2, phase: .settled, unreached: [b.text: 1]))
+        bench.observe(1, .settled)
+        bench.observe(2, .settled, unreached: [b])
         bench.change(to: [a, b, c])
         #expect(bench.wait { bench.isInForce([a, b, c]) })
         let others = bench.handover.rings.others

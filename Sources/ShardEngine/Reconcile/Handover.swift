@@ -188,6 +188,8 @@ final class Handover {
         guard rings.isReconcileDue || past.contains(where: { $0.visit != .removal }) else { return }
         let known = base ?? state.run
         base = known
+        // The replica that runs may not have this ring in force yet, or not any more: it settles nothing here.
+        guard state.isRun(by: rings.ring) else { return remind(state) }
         // Where the runs before the last ring are not known, clocks tell, which are not quite the same everywhere.
         guard state.run > known || state.startedAt > addedAt + Handover.clockMargin else { return remind(state) }
         switch state.phase {

@@ -76,6 +76,7 @@ final class RunProtocol {
         state.run += 1
         state.phase = .copying
         state.startedAt = wallClock()
+        state.ring = order.ring.shards.map(\.text)
         state.draining = order.draining.map(\.text)
         switch lock?.acquire(state) ?? .acquired {
         case .taken: return .taken
@@ -132,6 +133,7 @@ final class RunProtocol {
     }
 
     private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {
+        let before = state
         state.phase = phase
         let since = state.unreached
         let now = wallClock()
@@ -150,7 +152,10 @@ final class RunProtocol {
             // First, or a replica would find them again when it has just let go of them.
             lock?.removeRings(ringsAtStart.filter { $0.value != order.ring.shards }.map(\.key))
         }
-        guard lock?.update(state) ?? true else { return false }
+        guard lock?.update(state) ?? true else {
+            state = before
+            return false
+        }
         onState(state)
         return true
     }

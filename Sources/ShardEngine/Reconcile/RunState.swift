@@ -16,6 +16,8 @@ struct RunState: Codable, Equatable, Sendable {
     /// The number of the run.
     var run = 0
     var phase = Phase.settled
+    /// The shards of the ring by which it moves groups, as `host:port`.
+    var ring: [String] = []
     /// When it began, in seconds since 1970.
     var startedAt = 0.0
     /// Shards off the ring that may hold groups, but could not be asked, as `host:port`, and since when, in seconds since
@@ -34,6 +36,9 @@ struct RunState: Codable, Equatable, Sendable {
 extension RunState {
     /// Shards off the ring that may come back with what they hold.
     var awayShards: [ShardAddress] { unreached.keys.compactMap { ShardAddress(parsing: $0) }.sorted() }
+
+    /// Whether it is by this ring that the run moves groups.
+    func isRun(by ring: Ring) -> Bool { self.ring == ring.shards.map(\.text) }
 
     /// The ring that was settled last.
     var settledShards: [ShardAddress] { shards.compactMap { ShardAddress(parsing: $0) } }
