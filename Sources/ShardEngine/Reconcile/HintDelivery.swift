@@ -47,29 +47,21 @@ final class HintDelivery {
         }
     }
 
+    /// Asks since when the shard is back, and what it holds: a hint may have been stored late, and be told at a later return.
     private func begin() {
         guard !missed.isEmpty else { return forgetNext() }
-        ask("/api/v1/status") { [unowned self] body in
-            let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
-            let now = wallClockNanoseconds()
-            let startedAt = processStartTime(body).flatMap(nanoseconds(rfc3339:)) ?? 0
-            let isYoung = now - startedAt < HintDelivery.youth
-            // What pushes it may have got already are at those that stood in for it, too.
-            left = hints.filter { isYoung || now - $0.madeAt < HintDelivery.recent }
-            let old = hints.filter { !isYoung && now - $0.madeAt >= HintDelivery.recent }
-            if old.isEmpty { sendMore() } else { leaveOutOld(old) }
-        }
-    }
-
-    /// Asks what the shard holds: it may have been back for long, with what was pushed to it since.
-    private func leaveOutOld(_ hints: [Hint]) {
-        ask("/api/v1/metrics") { [unowned self] body in
-            // Tens of megabytes at worst: not on the loop.
-            decoding.async { [mailbox = loop.mailbox, this = LoopBound(self)] in
-                let void = HintDelivery.void(of: hints, in: body)
-                mailbox.post {
-                    this.value.left += void
-                    this.value.sendMore()
+        let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
+        ask("/api/v1/status") { [unowned self] status in
+            let startedAt = processStartTime(status).flatMap(nanoseconds(rfc3339:)) ?? 0
+            let returnedAt = max(startedAt, wallClockNanoseconds() - HintDelivery.noticeTime)
+            ask("/api/v1/metrics") { [unowned self] body in
+                // Tens of megabytes at worst: not on the loop.
+                decoding.async { [mailbox = loop.mailbox, this = LoopBound(self)] in
+                    let void = HintDelivery.void(hints, in: body, returnedAt: returnedAt)
+                    mailbox.post {
+                        this.value.left = void
+                        this.value.sendMore()
+                    }
                 }
             }
         }
@@ -92,13 +84,14 @@ final class HintDelivery {
         }
     }
 
-    /// Those hints that the shard still has to be told.
-    private static func void(of hints: [Hint], in listing: [UInt8]) -> [Hint] {
+    /// Those hints that the shard still has to be told: of groups that it has come back with, and that were not pushed to it
+    /// after the hint. What it has got since it is back is at the shards that stood in for it, too, and does not count.
+    static func void(_ hints: [Hint], in listing: [UInt8], returnedAt: Int64) -> [Hint] {
         let path = GroupPath()
         let parser = GroupingKeyParser(key: .group)
         var newest: [[UInt8]: Int64] = [:]
         for (labels, copy) in listing.withUnsafeBytes({ ShardListing($0) { _ in .times } })?.groups ?? [:] {
-            let time = copy.families.values.map(\.pushedAt).max() ?? 0
+            let time = copy.families.values.map(\.pushedAt).filter { $0 < returnedAt }.max() ?? 0
             let text = Array(path.text(of: labels).utf8)
             newest[text] = max(time, newest[text] ?? .min)
         }
@@ -154,10 +147,8 @@ final class HintDelivery {
     }
 
     private let decoding = DispatchQueue(label: "shardd.hints")
-    /// For how many nanoseconds after its start a shard may hold what is void, whatever else it has got by then.
-    private static let youth: Int64 = 5_000_000_000
-    /// For how many nanoseconds a hint is told whatever the shard has got: one that hung gets old pushes late.
-    private static let recent: Int64 = 60_000_000_000
+    /// How long, in nanoseconds, it may take until a shard that hung is seen to answer again.
+    private static let noticeTime: Int64 = 5_000_000_000
     private static let listTimeout = TimeSpan.seconds(30)
     private static let listLimit = 1 << 29
     private static let atOnce = 16

@@ -27,24 +27,11 @@ final class HintStore {
 
     /// What is stored of a shard, by key; nothing when Consul does not tell.
     func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]) -> Void) -> HTTPCall {
-        struct Entry: Decodable {
-            var key: String
-            var value: Data?
-
-            enum CodingKeys: String, CodingKey {
-                case key = "Key"
-                case value = "Value"
-            }
-        }
         let query = client.datacenterQuery
         let target = "\(folder(shard))\(query)\(query.isEmpty ? "?" : "&")recurse=1"
         return client.call(.get, target, timeout: HintStore.timeout) { outcome in
-            guard case .response(let response) = outcome, response.status == 200,
-                let entries = try? JSONDecoder().decode([Entry].self, from: Data(response.body))
-            else { return done([:]) }
-            let hints = entries.map { entry in
-                let lines = (entry.value ?? Data()).split(separator: HintStore.separator)
-                return (entry.key, lines.compactMap { HintStore.hint(Array($0)) })
+            let hints = KeyValueEntry.list(outcome).map { entry in
+                (entry.key, entry.value.split(separator: HintStore.separator).compactMap { HintStore.hint(Array($0)) })
             }
             done(Dictionary(hints) { first, _ in first })
         }

@@ -23,7 +23,9 @@ final class Hints {
     /// Paths of the requests that each shard has missed, and when the last one on each was made.
     private var hints: [ShardAddress: [[UInt8]: Int64]] = [:]
     private var unstored: [ShardAddress: [(hint: Hint, done: () -> Void)]] = [:]
-    private var writing: HTTPCall?
+    private var writing: (call: HTTPCall, shard: ShardAddress)?
+    /// What waits for the write under way.
+    private var afterWrite: [() -> Void] = []
     private var isStoreAway = false
     private var retry: Timer?
     private var deliveries: [ShardAddress: HintDelivery] = [:]
@@ -64,12 +66,16 @@ final class Hints {
         guard writing == nil, let store, let (shard, waiting) = unstored.first else { return }
         let batch = Array(waiting.prefix(Hints.batch))
         unstored[shard] = waiting.count > batch.count ? Array(waiting.dropFirst(batch.count)) : nil
-        writing = store.write(batch.map(\.hint), for: shard) { [unowned self] isStored in
+        let call = store.write(batch.map(\.hint), for: shard) { [unowned self] isStored in
             writing = nil
             isStoreAway = !isStored
             for hint in batch { hint.done() }
             if isStored { writeNext() } else { storeLater(batch.map(\.hint), for: shard) }
+            let waiting = afterWrite
+            afterWrite = []
+            for body in waiting { body() }
         }
+        writing = (call, shard)
     }
 
     private func storeLater(_ hints: [Hint], for shard: ShardAddress) {
@@ -83,6 +89,10 @@ final class Hints {
     /// cannot be reached: then it is remembered on.
     func deliver(to shard: ShardAddress, _ done: @escaping () -> Void) {
         if let delivery = deliveries[shard] { return delivery.onEnd.append(done) }
+        if writing?.shard == shard {
+            // What is stored after the delivery has read would be told at the next return.
+            return afterWrite.append { [unowned self] in deliver(to: shard, done) }
+        }
         let missed = hints.removeValue(forKey: shard) ?? [:]
         for hint in unstored.removeValue(forKey: shard) ?? [] { hint.done() }
         guard store != nil || !missed.isEmpty else { return done() }

@@ -84,20 +84,8 @@ final class RingStore {
 
     /// The rings of a listing, by their keys.
     static func rings(_ outcome: HTTPOutcome) -> [String: [ShardAddress]] {
-        struct Entry: Decodable {
-            var key: String
-            var value: Data?
-
-            enum CodingKeys: String, CodingKey {
-                case key = "Key"
-                case value = "Value"
-            }
-        }
-        guard case .response(let response) = outcome, response.status == 200,
-            let entries = try? JSONDecoder().decode([Entry].self, from: Data(response.body))
-        else { return [:] }
-        let rings = entries.map { entry in
-            let text = String(decoding: entry.value ?? Data(), as: UTF8.self)
+        let rings = KeyValueEntry.list(outcome).map { entry in
+            let text = String(decoding: entry.value, as: UTF8.self)
             return (entry.key, text.split(separator: "\n").compactMap { ShardAddress(parsing: $0) })
         }
         return Dictionary(rings) { first, _ in first }
