@@ -28,6 +28,10 @@ public final class Server {
     private var membership: Membership
     private var generation = 1
     private var ringChangedAt = wallClock()
+    /// Shards that have yet to be told what they have missed.
+    private var untold: Set<ShardAddress> = []
+    /// The Consul that has the stores.
+    private var storesAt: Configuration.Consul?
     private var isDraining = false
     private var wasLastReloadSuccessful = true
     private let descriptors: Int
@@ -88,13 +92,11 @@ public final class Server {
             logger: logger
         ) { ringsChanged($0) }
         var runsChanged: (RunState) -> Void = { _ in }
-        var ringsFound: ([[ShardAddress]]) -> Void = { _ in }
         var counted: (ReconcileMetrics) -> Void = { _ in }
         reconciler = Reconciler(
             home: loop.mailbox,
             logger: logger,
             onState: { runsChanged($0) },
-            onRings: { ringsFound($0) },
             onMetrics: { counted($0) }
         )
         var changed: (Membership) -> Void = { _ in }
@@ -104,8 +106,12 @@ public final class Server {
         changed = { [unowned self] in membershipChanged($0) }
         ringsChanged = { [unowned self] in use($0) }
         runsChanged = { [unowned self] in handover.observe($0) }
-        ringsFound = { [unowned self] in handover.adopt($0) }
         counted = { [unowned self] in reconcileMetrics = $0 }
+        hints.isInUse = { [unowned self] in handover.isInUse($0) }
+        hints.onUntold = { [unowned self] shards in
+            untold = shards
+            tellReconciler()
+        }
         connectParts()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
         workers.use(handover.rings)
@@ -185,9 +191,11 @@ public final class Server {
 
     /// Keeps what a replica's end must not undo in Consul, where there is one.
     private func useStores() {
-        let client = configuration.consul.map { ConsulClient(loop: loop, resolver: resolver, settings: $0) }
         hints.headers = configuration.check.headers
-        hints.store = client.map { HintStore(client: $0) }
+        guard configuration.consul != storesAt || !configuration.movesGroups else { return }
+        storesAt = configuration.movesGroups ? configuration.consul : nil
+        let client = storesAt.map { ConsulClient(loop: loop, resolver: resolver, settings: $0) }
+        hints.store = client.map { HintStore(client: $0, loop: loop) }
         handover.store = client.map { RingStore(client: $0, loop: loop) }
     }
 
@@ -215,6 +223,7 @@ public final class Server {
             configuration: configuration,
             rings: handover.rings,
             isSettled: handover.isSettled,
+            untold: untold,
             generation: generation
         )
         reconciler.update(input)

@@ -43,7 +43,8 @@ import Testing
         /// Has a run by the ring in force get so far.
         func observe(_ run: Int, _ phase: RunState.Phase, unreached: [ShardAddress] = []) {
             var state = RunState(run: run, phase: phase, ring: handover.rings.ring.shards.map(\.text))
-            state.unreached = Dictionary(uniqueKeysWithValues: unreached.map { ($0.text, 1) })
+            let others = seen.flatMap { $0.others.flatMap(\.ring.shards) + $0.ring.shards }
+            state.cleared = others.filter { !unreached.contains($0) }.map(\.text)
             handover.observe(state)
         }
 
@@ -162,6 +163,15 @@ import Testing
         #expect(bench.visits == [.copy, .copy])
     }
 
+    @Test func aShardThatARunDidNotKnowOfIsNotForgotten() {
+        let bench = Bench([a, b])
+        bench.change(to: [a])
+        #expect(bench.wait { bench.isInForce([a]) })
+        bench.observe(1, .settled)
+        bench.handover.observe(RunState(run: 2, phase: .settled, ring: [a.text]))
+        #expect(bench.visits == [.removal] && bench.handover.rings.others[0].shards == [b])
+    }
+
     @Test func standInsOfASuspectAreVisitedUntilARunHasSettledThem() {
         let bench = Bench([a, b, c])
         bench.handover.isPassedOver(b)
@@ -170,6 +180,34 @@ import Testing
         var isBack = false
         bench.handover.answers(b) { isBack = true }
         #expect(isBack && bench.handover.rings.others.map(\.ring.shards) == [[a, c]])
+    }
+
+    @Test func aRingOfAnotherReplicaIsCopiedToWhenAllKnowIt() {
+        let bench = Bench([a, b])
+        bench.handover.adopt([[a, b], [a]])
+        #expect(bench.wait { bench.visits == [.removal] } && !bench.handover.isSettled)
+        #expect(bench.handover.rings.others.map(\.ring.shards) == [[a]])
+        #expect(bench.wait { bench.visits == [.copy] } && bench.handover.rings.isReconcileDue)
+    }
+
+    @Test func aRingThatIsSettledBeforeThatIsForgotten() {
+        let bench = Bench([a, b], hold: .milliseconds(100))
+        bench.handover.adopt([[a, b], [a]])
+        #expect(bench.wait { bench.visits == [.removal] })
+        bench.handover.adopt([[a, b]])
+        bench.change(to: [a, b, c])
+        #expect(bench.wait { bench.isInForce([a, b, c]) } && bench.visits == [.copy])
+        #expect(bench.handover.rings.others.map(\.ring.shards) == [[a, b]])
+    }
+
+    @Test func aRingThatIsAnnouncedHereTooIsNotTakenUpTwice() {
+        let bench = Bench([a])
+        bench.handover.adopt([[a], [a, b]])
+        #expect(bench.wait { bench.visits == [.removal] })
+        bench.change(to: [a, b])
+        #expect(bench.visits == [.removal])
+        #expect(bench.wait { bench.isInForce([a, b]) })
+        #expect(bench.handover.rings.others.map(\.ring.shards) == [[a]])
     }
 
     @Test func withoutMovingGroupsARingIsInForceAtOnce() {

@@ -1,4 +1,5 @@
 // Which hints a shard that is back still has to be told.
+import Logging
 import Testing
 
 @testable import ShardEngine
@@ -32,6 +33,28 @@ import Testing
     @Test func whatItGotBetweenTheHintAndItsReturnIsNotVoid() {
         #expect(!isVoid(pushedAt: ["15"]))
         #expect(!isVoid(pushedAt: ["05", "15", "25"]))
+    }
+
+    @Test func aShardIsUntoldUntilItHasBeenReached() {
+        let loop = EventLoop()
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let hints = Hints(loop: loop, resolver: Resolver(loop: loop), logger: logger)
+        var untold: [Set<ShardAddress>] = []
+        hints.onUntold = { untold.append($0) }
+        // Nobody listens there.
+        let shard = ShardAddress(host: "127.0.0.1", port: 9)
+        var isStored = false
+        hints.add(shard, path: path) { isStored = true }
+        hints.add(shard, path: path) {}
+        #expect(isStored && untold == [[shard]])
+        var ended = 0
+        hints.deliver(to: shard) { ended += 1 }
+        // Asked for again in the meantime, it is another delivery, as the first one may not tell what came since.
+        hints.deliver(to: shard) { ended += 1 }
+        while ended < 1 { loop.turn() }
+        #expect(ended == 1)
+        while ended < 2 { loop.turn() }
+        #expect(untold == [[shard]])
     }
 
     @Test func whatItDoesNotHoldNeedNotGo() {

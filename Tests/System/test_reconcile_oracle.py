@@ -19,6 +19,7 @@ FAULTS = int(os.environ.get("FAULTS") or 1)
 SHRINK_SECONDS = int(os.environ.get("SHRINK_SECONDS") or 200)
 MOST_GROUPS_TOLD = 5
 LAST_REQUESTS = 12
+LOG_SIZE = 60000
 
 
 # Steps with time to settle in between. STEPS=random has all kinds in any order and closer together; it still finds a few
@@ -123,7 +124,7 @@ def history(world, error):
 
 
 def endings(lab):
-    return "\n".join(f"--- {name}\n{log[-2500:]}" for name, log in lab.logs() if "shardd" in name)
+    return "\n".join(f"--- {name}\n{log}" for name, log in lab.logs(LOG_SIZE) if "shardd" in name)
 
 
 def told(steps):

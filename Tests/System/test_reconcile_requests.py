@@ -16,8 +16,9 @@ PATHS = [f"/metrics/job/many/number/{number}" for number in range(400)]
 class Waiting(Cluster):
     """Groups of two shards when two more have come, with a long time until the reconcile."""
 
-    def __init__(self, lab, paths, body, settle):
-        super().__init__(lab, 2, spare=2, consul=True, replicas=2, reconcile={"settle": settle, "interval": "1s"})
+    def __init__(self, lab, paths, body, settle, **settings):
+        reconcile = {"settle": settle, "interval": "1s"}
+        super().__init__(lab, 2, spare=2, consul=True, replicas=2, reconcile=reconcile, **settings)
         for path in paths:
             self.request("PUT", path, body)
         at = scrape.places(self.shards)
@@ -79,14 +80,23 @@ def test_a_put_while_a_reconcile_is_due_replaces_the_old_copy_too(lab):
     waiting.check_reconciled()
 
 
+def test_a_shard_that_is_slow_for_a_moment_misses_nothing(lab):
+    """Too slow for requests that visit it, but not so slow that it leaves the ring: it will not come back."""
+    waiting = Waiting(lab, PATHS[:60], BODY, settle="3s", forward={"response_timeout": "1s"})
+    slow = waiting.shards[0]
+    slow.pause()
+    for number, path in enumerate(waiting.moving):
+        waiting.request(*(("DELETE", path) if number % 2 else ("PUT", path, "# TYPE second gauge\nsecond 5\n")))
+    slow.resume()
+    waiting.check_reconciled()
+
+
 @pytest.mark.parametrize("discovery", ["consul", "static"])
 def test_a_shard_that_comes_back_with_its_file_has_missed_nothing(lab, discovery):
     cluster = Cluster(lab, 3, consul=discovery == "consul", replicas=2)
     gone = cluster.shards[0]
     gone.stop()
-    gone.argv.remove("--persistence.file=")
-    gone.argv += [f"--persistence.file={lab.directory / 'gone.data'}", "--persistence.interval=20ms"]
-    gone.start().wait_ready()
+    gone.keep_in(lab.directory / "gone.data").start().wait_ready()
     wait_until(lambda: all(len(replica.shards()) == 3 for replica in cluster.replicas), "all three are in the ring")
     paths = cluster.owned_by(gone, "/metrics/job/back", 25)
     for path in paths:

@@ -206,6 +206,31 @@ def test_an_interrupted_drain_goes_on_where_it_was(lab):
     cluster.check_reconciled()
 
 
+def test_a_drain_forgets_no_shard_that_is_away(lab):
+    """One that has joined since the last run, and died: neither Consul names it, nor the file, nor what was settled."""
+    cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "8s"})
+    gone, leaving = cluster.spare[0], cluster.shards[0]
+    gone.stop()
+    gone.keep_in(lab.directory / "gone.data").start().wait_ready()
+    cluster.scale_out()
+    paths = cluster.owned_by(gone, "/metrics/job/away", 40)
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    time.sleep(0.3)
+    gone.kill()
+    for replica in cluster.replicas:
+        wait_until(lambda: len(replica.shards()) == 3, "the killed shard has left the ring")
+    done = drain(cluster.idle, leaving)
+    assert done.returncode == 0, done
+    cluster.shards.remove(leaving)
+    # By then every replica has seen that what the drain knew of is settled.
+    time.sleep(1)
+    for number, path in enumerate(paths):
+        cluster.request(*(("DELETE", path) if number % 2 else ("PUT", path, "# TYPE second gauge\nsecond 7\n")))
+    gone.start().wait_ready()
+    cluster.check_reconciled(timeout=60)
+
+
 def test_drain_and_reconcile_say_what_they_cannot_do(lab):
     cluster = Cluster(lab, 2, consul=True, replicas=1)
     cluster.request("PUT", MANY[0], BODY)

@@ -82,9 +82,17 @@ final class ConsulLock {
         destroy()
     }
 
-    /// Which rings are stored, by their keys.
-    func storedRings() -> [String: [ShardAddress]] {
-        RingStore.rings(session.send(client.request(.get, RingStore.listTarget(client))))
+    /// Which rings are stored, by their keys; nil when Consul does not tell.
+    func storedRings() -> [String: [ShardAddress]]? {
+        let outcome = session.send(client.request(.get, RingStore.listTarget(client)))
+        // 404: there is none.
+        guard case .response(let response) = outcome, [200, 404].contains(response.status) else { return nil }
+        return RingStore.rings(outcome)
+    }
+
+    /// Shards that have yet to be told what they have missed; nil when Consul does not tell.
+    func untoldShards() -> Set<ShardAddress>? {
+        HintStore.shards(session.send(client.request(.get, HintStore.shardsTarget(client))))
     }
 
     /// Forgets stored rings.

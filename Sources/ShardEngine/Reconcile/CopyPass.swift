@@ -38,6 +38,8 @@ struct CopyPass {
             let moves = batch.compactMap { move($0) }
             guard !moves.isEmpty else { continue }
             let done = push(moves)
+            // Before a shard has deleted a group, it has answered already that it has.
+            run.wait(CopyPass.deletionTime)
             guard look() else { return }
             for move in done { confirm(move) }
             run.pace(moves.count)
@@ -152,6 +154,7 @@ struct CopyPass {
         run.ledger.didPush(now.labels, now.families.keys, at: wallClockNanoseconds())
     }
 
+    private static let deletionTime = TimeSpan.milliseconds(50)
     /// How often a group that changes all the time is pushed.
     private static let attemptLimit = 10
 }

@@ -14,14 +14,18 @@ final class Handover {
     private(set) var rings: RingSet
     /// How long a ring is announced before it is in force; zero where groups are not moved.
     var hold: TimeSpan
-    /// Where rings are kept for replicas that start; nil without Consul.
-    var store: RingStore?
+    /// Where rings are kept for other replicas, and those that start; nil without Consul.
+    var store: RingStore? {
+        didSet { store?.watch { [unowned self] in adopt($0) } }
+    }
     private let builder: RingBuilder
     private let hints: Hints
     private let logger: Logger
     private let onChange: (RingSet) -> Void
     private var announced: Ring?
     private var next: Ring?
+    /// Rings that other replicas have announced, or use, and since when they are known here.
+    private var heard: [(ring: Ring, at: MonotonicTime)] = []
     private var past: [OtherRing] = []
     private var suspects: Set<ShardAddress> = []
     /// The run that was the latest, or under way, when the last ring was added: a later one has seen all there was.
@@ -30,9 +34,10 @@ final class Handover {
     private var addedAt = wallClock()
     /// Shards off the ring that `shardd drain` is emptying.
     private(set) var draining: [ShardAddress] = []
-    private var isAdopting = false
     private var remindedOf: Int?
+    private let loop: EventLoop
     private var timer: Timer?
+    private var heardTimer: Timer?
 
     /// - Parameters:
     ///   - hints: what shards that come back must be told first.
@@ -46,6 +51,7 @@ final class Handover {
         logger: Logger,
         onChange: @escaping (RingSet) -> Void
     ) {
+        self.loop = loop
         self.hold = hold
         self.builder = builder
         self.hints = hints
@@ -53,10 +59,18 @@ final class Handover {
         self.onChange = onChange
         rings = RingSet(ring: ring, isReconcileDue: hold > .zero)
         timer = Timer(loop: loop) { [unowned self] in holdIsOver() }
+        heardTimer = Timer(loop: loop) { [unowned self] in takeUpHeard() }
     }
 
     /// Whether nothing is left to be moved, as far as is known here.
-    var isSettled: Bool { announced == nil && !rings.isReconcileDue && past.allSatisfy { $0.visit == .removal } }
+    var isSettled: Bool {
+        announced == nil && heard.isEmpty && !rings.isReconcileDue && past.allSatisfy { $0.visit == .removal }
+    }
+
+    /// Whether the shard gets pushes, or is being emptied.
+    func isInUse(_ shard: ShardAddress) -> Bool {
+        rings.ring.shards.contains(shard) && !suspects.contains(shard) || draining.contains(shard)
+    }
 
     /// Has the ring, made of a new membership, come into force.
     ///
@@ -70,7 +84,9 @@ final class Handover {
         } else if ring.shards != rings.ring.shards || ring.vnodes != rings.ring.vnodes {
             if hold == .zero || isFirst || rings.ring.isEmpty { return bringIntoForce(ring) }
             announced = ring
+            heard.removeAll { $0.ring.shards == ring.shards }
             timer?.schedule(after: hold)
+            store?.add(ring.shards)
             publish()
             tellMissed(to: ring) {}
         }
@@ -102,6 +118,7 @@ final class Handover {
 
     private func bringIntoForce(_ ring: Ring) {
         if hold > .zero, !rings.ring.isEmpty { add(rings.ring) }
+        heard.removeAll { $0.ring.shards == ring.shards }
         past.removeAll { $0.ring.shards == ring.shards }
         past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring) : [$0] }
         suspects.formIntersection(ring.shards)
@@ -177,6 +194,7 @@ final class Handover {
         base = nil
         addedAt = wallClock()
         rings.isReconcileDue = true
+        heard.removeAll { $0.ring.shards == ring.shards }
         past.removeAll { $0.ring.shards == ring.shards }
         past.append(OtherRing(ring: ring, visit: .copy))
         if past.count > Handover.pastLimit { past.removeFirst() }
@@ -197,18 +215,18 @@ final class Handover {
             return
         case .copied:
             guard past.contains(where: { $0.visit == .copy }) else { return }
-            let away = Set(state.awayShards)
-            past = past.flatMap { $0.visit == .copy ? swept($0, away: away) : [$0] }
+            let cleared = Set(state.clearedShards)
+            past = past.flatMap { $0.visit == .copy ? swept($0, cleared: cleared) : [$0] }
         case .settled:
-            settle(unreached: Set(state.awayShards))
+            settle(cleared: Set(state.clearedShards))
         }
         publish()
     }
 
     /// What owners have got all of may go; not what shards hold that the run could not ask.
-    private func swept(_ other: OtherRing, away: Set<ShardAddress>) -> [OtherRing] {
+    private func swept(_ other: OtherRing, cleared: Set<ShardAddress>) -> [OtherRing] {
         let shards = other.shards ?? Set(other.ring.shards)
-        let unreached = shards.intersection(away).subtracting(rings.ring.shards)
+        let unreached = shards.subtracting(cleared).subtracting(rings.ring.shards)
         let sweep = OtherRing(ring: other.ring, visit: .sweep, shards: shards.subtracting(unreached))
         return [sweep] + (unreached.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: unreached)])
     }
@@ -220,22 +238,39 @@ final class Handover {
         for other in past where other.visit == .copy { store?.add(other.ring.shards) }
     }
 
-    /// Takes in the rings that other replicas visit shards by.
+    /// Takes in the rings that all replicas have stored. One that is not known here, as another replica has had a membership
+    /// that this one has not, or stands in for a shard, is visited step by step too: no replica may copy to a shard whose
+    /// copy another one does not void.
     func adopt(_ stored: [[ShardAddress]]) {
-        let known = Set(past.map(\.ring.shards) + [rings.ring.shards, announced?.shards ?? []])
-        let new = stored.filter { !$0.isEmpty && !known.contains($0) }
-        guard hold > .zero, !new.isEmpty, !isAdopting else { return }
-        isAdopting = true
+        heard.removeAll { !stored.contains($0.ring.shards) }
+        let new = stored.filter { !$0.isEmpty && !isKnown($0) }
+        guard hold > .zero, !new.isEmpty else { return }
         build(new) { [unowned self] built in
-            isAdopting = false
-            for ring in built where ring.shards != rings.ring.shards { add(ring, isNew: false) }
+            heard += built.filter { !isKnown($0.shards) }.map { ($0, loop.now) }
+            heardTimer?.schedule(after: hold)
             publish()
         }
     }
 
-    private func settle(unreached: Set<ShardAddress>) {
+    private func isKnown(_ shards: [ShardAddress]) -> Bool {
+        let others = past.map(\.ring) + heard.map(\.ring) + [announced, next].compactMap { $0 }
+        return shards == rings.ring.shards || others.contains { $0.shards == shards }
+    }
+
+    /// All replicas know these rings by now, as they watch what is stored.
+    private func takeUpHeard() {
+        let now = loop.now
+        let due = heard.filter { now.since($0.at) >= hold && $0.ring.shards != next?.shards }
+        for (ring, _) in due { add(ring, isNew: false) }
+        if !heard.isEmpty { heardTimer?.schedule(after: hold) }
+        if !due.isEmpty { publish() }
+    }
+
+    private func settle(cleared: Set<ShardAddress>) {
         past = past.compactMap { other in
-            let away = unreached.intersection(other.ring.shards).subtracting(rings.ring.shards)
+            // A shard that the run did not know of has not been emptied either.
+            let shards = other.shards ?? Set(other.ring.shards)
+            let away = shards.subtracting(cleared).subtracting(rings.ring.shards)
             return away.isEmpty ? nil : OtherRing(ring: other.ring, visit: .removal, shards: away)
         }
         rings.isReconcileDue = false
@@ -243,8 +278,16 @@ final class Handover {
     }
 
     private func publish() {
-        rings.others = past
-        if let announced { rings.others.append(OtherRing(ring: announced, visit: .removal)) }
+        let coming = heard.map(\.ring) + [announced].compactMap { $0 }
+        rings.others = past + coming.map { OtherRing(ring: $0, visit: .removal) }
+        logger.debug(
+            "rings in use",
+            metadata: [
+                "in_force": "\(rings.ring.shards)",
+                "others": "\(rings.others.map { "\($0.visit) \($0.ring.shards) \($0.shards?.sorted() ?? [])" })",
+                "reconcile_due": "\(rings.isReconcileDue)",
+            ]
+        )
         onChange(rings)
     }
 

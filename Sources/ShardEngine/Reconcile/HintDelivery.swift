@@ -1,4 +1,7 @@
 // Telling one shard what it has missed: a DELETE for each group. Hints makes one when a shard comes back.
+//
+// A shard that hung goes on, when it is back, with the requests that its sockets have kept: these may come after the
+// DELETEs. So there is a second look at what it holds, and another DELETE for what has come again.
 import Dispatch
 
 /// A delivery under way; loop-confined.
@@ -16,6 +19,10 @@ final class HintDelivery {
     /// By path, when the last request was made.
     private var missed: [[UInt8]: Int64]
     private var left: [Hint] = []
+    private var looksLeft = 2
+    private var pause: Timer?
+    /// In nanoseconds since 1970.
+    private var returnedAt: Int64 = 0
     private var keys: [String] = []
     private var calls: [Int: HTTPCall] = [:]
     private var nextCall = 0
@@ -34,6 +41,7 @@ final class HintDelivery {
         self.store = store
         self.loop = loop
         self.resolver = resolver
+        pause = Timer(loop: loop) { [unowned self] in look() }
     }
 
     /// Reads what is stored, and begins.
@@ -47,21 +55,27 @@ final class HintDelivery {
         }
     }
 
-    /// Asks since when the shard is back, and what it holds: a hint may have been stored late, and be told at a later return.
+    /// Asks since when the shard is back: a hint may have been stored late, and be told at a later return.
     private func begin() {
         guard !missed.isEmpty else { return forgetNext() }
-        let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
         ask("/api/v1/status") { [unowned self] status in
             let startedAt = processStartTime(status).flatMap(nanoseconds(rfc3339:)) ?? 0
-            let returnedAt = max(startedAt, wallClockNanoseconds() - HintDelivery.noticeTime)
-            ask("/api/v1/metrics") { [unowned self] body in
-                // Tens of megabytes at worst: not on the loop.
-                decoding.async { [mailbox = loop.mailbox, this = LoopBound(self)] in
-                    let void = HintDelivery.void(hints, in: body, returnedAt: returnedAt)
-                    mailbox.post {
-                        this.value.left = void
-                        this.value.sendMore()
-                    }
+            returnedAt = max(startedAt, wallClockNanoseconds() - HintDelivery.noticeTime)
+            look()
+        }
+    }
+
+    /// Asks what the shard holds, and removes what is void.
+    private func look() {
+        looksLeft -= 1
+        let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
+        ask("/api/v1/metrics") { [unowned self] body in
+            // Tens of megabytes at worst: not on the loop.
+            decoding.async { [mailbox = loop.mailbox, this = LoopBound(self), returnedAt] in
+                let void = HintDelivery.void(hints, in: body, returnedAt: returnedAt)
+                mailbox.post {
+                    this.value.left = void
+                    this.value.sendMore()
                 }
             }
         }
@@ -122,7 +136,8 @@ final class HintDelivery {
                 sendMore()
             }
         }
-        if calls.isEmpty { forgetNext() }
+        guard calls.isEmpty else { return }
+        if looksLeft > 0, failed.isEmpty { pause?.schedule(after: HintDelivery.lookPause) } else { forgetNext() }
     }
 
     /// The shard has gone again: no use in waiting for it time and again.
@@ -149,6 +164,8 @@ final class HintDelivery {
     private let decoding = DispatchQueue(label: "shardd.hints")
     /// How long, in nanoseconds, it may take until a shard that hung is seen to answer again.
     private static let noticeTime: Int64 = 5_000_000_000
+    /// By when a shard that is back has taken in what its sockets have kept.
+    private static let lookPause = TimeSpan.milliseconds(250)
     private static let listTimeout = TimeSpan.seconds(30)
     private static let listLimit = 1 << 29
     private static let atOnce = 16

@@ -5,12 +5,24 @@ import FoundationEssentials
 /// The stored hints of one service; loop-confined.
 final class HintStore {
     private let client: ConsulClient
+    private let loop: EventLoop
+    private var watch: KeyValueWatch?
     /// Tells this replica's keys from others'.
     private let replica = String(UInt64.random(in: .min ... .max), radix: 16)
     private var count = 0
 
-    init(client: ConsulClient) {
+    /// - Parameter loop: that of the client.
+    init(client: ConsulClient, loop: EventLoop) {
         self.client = client
+        self.loop = loop
+    }
+
+    /// Calls `onShards` with the shards that any replica has stored something of, now and at each change, for as long as
+    /// this store lives.
+    func watch(_ onShards: @escaping (Set<ShardAddress>) -> Void) {
+        watch = KeyValueWatch(client: client, target: HintStore.shardsTarget(client), loop: loop) { outcome in
+            onShards(HintStore.shards(outcome) ?? [])
+        }
     }
 
     /// Stores what a shard has missed; `done` tells whether it is stored.
@@ -37,6 +49,25 @@ final class HintStore {
         }
     }
 
+    /// Where the shards that something is stored of are listed.
+    static func shardsTarget(_ client: ConsulClient) -> String {
+        let query = client.datacenterQuery
+        return "\(root(client))\(query)\(query.isEmpty ? "?" : "&")keys=1"
+    }
+
+    /// The shards of a listing of keys; nil when Consul does not tell.
+    static func shards(_ outcome: HTTPOutcome) -> Set<ShardAddress>? {
+        guard case .response(let response) = outcome else { return nil }
+        // 404: nothing is stored.
+        if response.status == 404 { return [] }
+        guard response.status == 200,
+            let keys = try? JSONDecoder().decode([String].self, from: Data(response.body))
+        else { return nil }
+        return Set(
+            keys.compactMap { $0.split(separator: "/").dropLast().last.flatMap { ShardAddress(parsing: String($0)) } }
+        )
+    }
+
     /// Forgets what has been told.
     func remove(_ key: String, _ done: @escaping () -> Void) -> HTTPCall {
         let path = key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
@@ -51,7 +82,11 @@ final class HintStore {
     }
 
     private func folder(_ shard: ShardAddress) -> String {
-        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/missed/\(client.escaped(shard.text))/"
+        "\(HintStore.root(client))\(client.escaped(shard.text))/"
+    }
+
+    private static func root(_ client: ConsulClient) -> String {
+        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/missed/"
     }
 
     /// No path has one.

@@ -17,7 +17,17 @@ final class Hints {
     private let resolver: Resolver
     private let logger: Logger
     /// Where hints are kept beyond this process; nil without Consul.
-    var store: HintStore?
+    var store: HintStore? {
+        didSet {
+            stored = []
+            store?.watch { [unowned self] in
+                stored = $0
+                noteUntold()
+            }
+        }
+    }
+    /// Shards that something is stored of, by any replica.
+    private var stored: Set<ShardAddress> = []
     /// Of every request to a shard.
     var headers: [(name: String, value: String)] = []
     /// Paths of the requests that each shard has missed, and when the last one on each was made.
@@ -29,12 +39,22 @@ final class Hints {
     private var isStoreAway = false
     private var retry: Timer?
     private var deliveries: [ShardAddress: HintDelivery] = [:]
+    /// What waits for another delivery, after the one under way, which need not tell all.
+    private var waiting: [ShardAddress: [() -> Void]] = [:]
+    /// Whether a shard takes part, so that it is told soon of what it has missed while it did.
+    var isInUse: (ShardAddress) -> Bool = { _ in false }
+    /// Is told which shards there are hints for, at each change.
+    var onUntold: ((Set<ShardAddress>) -> Void)?
+    private var untold: Set<ShardAddress> = []
+    private var telling: Timer?
+    private var isTellingDue = false
 
     init(loop: EventLoop, resolver: Resolver, logger: Logger) {
         self.loop = loop
         self.resolver = resolver
         self.logger = logger
         retry = Timer(loop: loop) { [unowned self] in writeNext() }
+        telling = Timer(loop: loop) { [unowned self] in tellThoseInUse() }
     }
 
     /// Remembers that a shard has missed a PUT or DELETE on the path; `done` is called, now or later, when it is stored,
@@ -44,6 +64,7 @@ final class Hints {
         let hint = Hint(path: path, madeAt: wallClockNanoseconds())
         let isNew = hints[shard]?[path] == nil
         hints[shard, default: [:]][path] = hint.madeAt
+        noteUntold()
         guard isNew else { return done() }
         if hints[shard]?.count == Hints.limit {
             logger.warning(
@@ -88,7 +109,7 @@ final class Hints {
     /// Removes from the shard what it has missed the end of; `done` is called, now or later, when nothing is left or it
     /// cannot be reached: then it is remembered on.
     func deliver(to shard: ShardAddress, _ done: @escaping () -> Void) {
-        if let delivery = deliveries[shard] { return delivery.onEnd.append(done) }
+        guard deliveries[shard] == nil else { return waiting[shard, default: []].append(done) }
         if writing?.shard == shard {
             // What is stored after the delivery has read would be told at the next return.
             return afterWrite.append { [unowned self] in deliver(to: shard, done) }
@@ -99,6 +120,7 @@ final class Hints {
         let delivery = HintDelivery(to: shard, missed, headers: headers, store: store, loop: loop, resolver: resolver)
         deliveries[shard] = delivery
         delivery.onEnd = [{ [unowned self] in delivered(delivery) }, done]
+        noteUntold()
         delivery.start()
     }
 
@@ -110,7 +132,31 @@ final class Hints {
                 metadata: ["shard": "\(delivery.shard)", "groups": "\(delivery.toldCount)"]
             )
         }
-        for hint in delivery.failed { hints[delivery.shard, default: [:]][hint.path] = hint.madeAt }
+        for hint in delivery.failed {
+            let known = hints[delivery.shard]?[hint.path] ?? .min
+            hints[delivery.shard, default: [:]][hint.path] = max(hint.madeAt, known)
+        }
+        noteUntold()
+        if let waiting = waiting.removeValue(forKey: delivery.shard) {
+            deliver(to: delivery.shard) { for done in waiting { done() } }
+        }
+    }
+
+    private func noteUntold() {
+        let present = stored.union(hints.keys).union(deliveries.keys)
+        if !isTellingDue, present.contains(where: isInUse) {
+            isTellingDue = true
+            telling?.schedule(after: Hints.tellingPause)
+        }
+        guard present != untold else { return }
+        untold = present
+        onUntold?(untold)
+    }
+
+    /// A shard that was too slow for a request has not left, and so will not come back: it is told all the same.
+    private func tellThoseInUse() {
+        isTellingDue = false
+        for shard in untold where deliveries[shard] == nil && isInUse(shard) { deliver(to: shard) {} }
     }
 
     /// Groups that are remembered for one shard, at most.
@@ -118,4 +164,5 @@ final class Hints {
     /// Paths that are stored under one key, at most.
     private static let batch = 500
     private static let retryInterval = TimeSpan.milliseconds(500)
+    private static let tellingPause = TimeSpan.seconds(1)
 }

@@ -42,8 +42,11 @@ final class ReconcileRun {
     func plan() -> ReconcilePlan {
         listings = [:]
         outcome.unreached = []
+        let untold = settings.untold()
+        if untold == nil { problem("Consul does not tell which shards have missed something") }
         for shard in settings.ring.shards + settings.others {
-            guard settings.isTrusted(shard, client.startTime(of: shard)) else {
+            let isTrusted = settings.isTrusted(shard, client.startTime(of: shard))
+            guard let untold, isTrusted, !untold.contains(shard) else {
                 distrusted(shard)
                 continue
             }
@@ -64,7 +67,7 @@ final class ReconcileRun {
 
     private func distrusted(_ shard: ShardAddress) {
         if settings.ring.shards.contains(shard) {
-            problem("shard \(shard) does not answer, or has just come back")
+            problem("shard \(shard) does not answer, or has just come back, or has yet to be told what it has missed")
         } else {
             outcome.unreached.append(shard)
         }
@@ -173,12 +176,18 @@ final class ReconcileRun {
     var mayGoOn: Bool { !session.isOver && settings.mayGoOn() }
 
     func problem(_ reason: String) {
-        if outcome.problems.count < RunSettings.problemLimit { outcome.problems.append(reason) }
+        let isTold = outcome.problems.count == RunSettings.problemLimit || outcome.problems.contains(reason)
+        if !isTold { outcome.problems.append(reason) }
     }
 
     /// Takes the time that so many groups may take at least.
     func pace(_ count: Int) {
-        session.pause(TimeSpan(nanoseconds: UInt64(count) * 1_000_000_000 / UInt64(settings.groupsPerSecond)))
+        wait(TimeSpan(nanoseconds: UInt64(count) * 1_000_000_000 / UInt64(settings.groupsPerSecond)))
+    }
+
+    /// Waits.
+    func wait(_ time: TimeSpan) {
+        session.pause(time)
     }
 }
 
@@ -192,6 +201,9 @@ struct RunSettings {
     var groupsPerSecond: Int
     /// Of every request to a shard.
     var headers: [(name: String, value: String)]
+    /// Shards of which a part of what they hold is void, since they have yet to be told what they have missed; nil when
+    /// that cannot be known.
+    var untold: () -> Set<ShardAddress>? = { [] }
     /// Whether a shard may be taken at its word, by when its process was started, as it tells.
     var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
     /// Whether this is still the one to change anything.

@@ -12,24 +12,21 @@ final class Reconciler {
 
     /// - Parameters:
     ///   - onState: is called on the loop of `home` with how far the latest run has come.
-    ///   - onRings: is called on the loop of `home` with the rings by which replicas visit shards.
     ///   - onMetrics: is called on the loop of `home` after each run.
     init(
         home: LoopMailbox,
         logger: Logger,
         onState: @escaping (RunState) -> Void,
-        onRings: @escaping ([[ShardAddress]]) -> Void,
         onMetrics: @escaping (ReconcileMetrics) -> Void
     ) {
         let loop = EventLoop()
         mailbox = loop.mailbox
         let session = HTTPSession(loop: loop)
-        let (onState, onRings, onMetrics) = (LoopBound(onState), LoopBound(onRings), LoopBound(onMetrics))
+        let (onState, onMetrics) = (LoopBound(onState), LoopBound(onMetrics))
         let work = ReconcilerWork(
             session: session,
             logger: logger,
             onState: { state in home.post { onState.value(state) } },
-            onRings: { rings in home.post { onRings.value(rings) } },
             onMetrics: { metrics in home.post { onMetrics.value(metrics) } }
         )
         self.session = LoopBound(session)
@@ -63,6 +60,8 @@ struct ReconcilerInput: Sendable {
     var rings: RingSet
     /// Whether nothing is known to be left to be moved.
     var isSettled: Bool
+    /// Shards that have yet to be told what they have missed.
+    var untold: Set<ShardAddress>
     /// Which ring in force this is, counted from the start.
     var generation: Int
 }
@@ -72,7 +71,6 @@ private final class ReconcilerWork {
     private let session: HTTPSession
     private let logger: Logger
     private let onState: (RunState) -> Void
-    private let onRings: ([[ShardAddress]]) -> Void
     private let onMetrics: (ReconcileMetrics) -> Void
     private var input: ReconcilerInput?
     private var hasNewInput = false
@@ -86,13 +84,11 @@ private final class ReconcilerWork {
         session: HTTPSession,
         logger: Logger,
         onState: @escaping (RunState) -> Void,
-        onRings: @escaping ([[ShardAddress]]) -> Void,
         onMetrics: @escaping (ReconcileMetrics) -> Void
     ) {
         self.session = session
         self.logger = logger
         self.onState = onState
-        self.onRings = onRings
         self.onMetrics = onMetrics
     }
 
@@ -131,7 +127,6 @@ private final class ReconcilerWork {
     private func step(_ input: ReconcilerInput) {
         let interval = input.configuration.reconcile.interval
         var latest = RunState()
-        onRings(runs?.storedRings() ?? [])
         guard !input.isSettled || MonotonicTime.now() >= nextRun else { return }
         switch runs?.latestState() {
         case .success(let state): latest = state
@@ -160,7 +155,8 @@ private final class ReconcilerWork {
             isDue: !input.isSettled,
             hold: input.configuration.hold,
             groupsPerSecond: input.configuration.reconcile.groupsPerSecond,
-            headers: input.configuration.check.headers
+            headers: input.configuration.check.headers,
+            untold: input.untold
         )
         switch runs?.perform(order) {
         case .ended(let outcome):

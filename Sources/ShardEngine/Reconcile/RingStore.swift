@@ -15,15 +15,26 @@ struct StoredRings {
 /// The stored rings of one service; loop-confined.
 final class RingStore {
     private let client: ConsulClient
+    private let loop: EventLoop
     private var calls: [Int: HTTPCall] = [:]
     private var nextCall = 0
     private var unstored: [[ShardAddress]] = []
     private var retry: Timer?
+    private var watch: KeyValueWatch?
 
     /// - Parameter loop: that of the client.
     init(client: ConsulClient, loop: EventLoop) {
         self.client = client
+        self.loop = loop
         retry = Timer(loop: loop) { [unowned self] in addAgain() }
+    }
+
+    /// Calls `onRings` with all that is stored, now and whenever any replica has stored or removed a ring, for as long as
+    /// this store lives.
+    func watch(_ onRings: @escaping ([[ShardAddress]]) -> Void) {
+        watch = KeyValueWatch(client: client, target: RingStore.listTarget(client), loop: loop) { outcome in
+            onRings(Array(RingStore.rings(outcome).values))
+        }
     }
 
     /// Stores a ring; when Consul does not take it, once it is back.

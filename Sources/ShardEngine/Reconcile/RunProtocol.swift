@@ -17,8 +17,16 @@ final class RunProtocol {
         var groupsPerSecond: Int
         /// Of every request to a shard.
         var headers: [(name: String, value: String)]
+        /// Shards that have yet to be told what they have missed, as far as this replica knows.
+        var untold: Set<ShardAddress> = []
         /// Of `others`, those that are being emptied.
         var draining: [ShardAddress] = []
+
+        /// Sees to what shards hold by these rings, too.
+        fileprivate mutating func add(_ rings: some Collection<[ShardAddress]>) {
+            otherRings += rings
+            others = Set(others + rings.joined()).subtracting(ring.shards).sorted()
+        }
     }
 
     /// How an attempt at a run has ended.
@@ -56,11 +64,6 @@ final class RunProtocol {
         return latest
     }
 
-    /// The rings by which shards may hold groups, as far as any replica knows; none without Consul.
-    func storedRings() -> [[ShardAddress]] {
-        lock.map { Array($0.storedRings().values) } ?? []
-    }
-
     /// What would be done.
     func plan(_ order: Order) -> (strays: [Stray], problems: [String]) {
         let run = ReconcileRun(session: session, settings: settings(order))
@@ -69,6 +72,7 @@ final class RunProtocol {
 
     /// Performs a run, if nobody else is at one.
     func perform(_ order: Order, onPlan: ([Stray]) -> Void = { _ in }) -> Ending {
+        var order = order
         switch lock?.read() ?? .success(state) {
         case .failure(let failure): return .failed(failure.reason)
         case .success(let latest): state = latest
@@ -84,7 +88,12 @@ final class RunProtocol {
         case .acquired: break
         }
         onState(state)
-        ringsAtStart = lock?.storedRings() ?? [:]
+        guard let stored = lock.map({ $0.storedRings() }) ?? [:] else {
+            lock?.release(state)
+            return .failed("Consul does not tell by which rings groups may lie")
+        }
+        ringsAtStart = stored
+        order.add(stored.values)
         let run = ReconcileRun(session: session, settings: settings(order))
         carryOut(run, order, onPlan)
         lock?.release(state)
@@ -97,6 +106,10 @@ final class RunProtocol {
             others: order.others,
             groupsPerSecond: order.groupsPerSecond,
             headers: order.headers,
+            untold: { [unowned self] in
+                guard let stored = lock.map({ $0.untoldShards() }) ?? [] else { return nil }
+                return stored.union(order.untold)
+            },
             isTrusted: { [unowned self] shard, startTime in
                 let grace = TimeSpan(nanoseconds: order.hold.nanoseconds + RunProtocol.tellingTime.nanoseconds)
                 let wasAway = state.unreached[shard.text] != nil
@@ -141,6 +154,7 @@ final class RunProtocol {
             uniqueKeysWithValues: run.result.unreached.map { ($0.text, since[$0.text] ?? now) }
         )
         .filter { now - $0.value < RunProtocol.memory.seconds }
+        state.cleared = order.others.map(\.text).filter { state.unreached[$0] == nil }
         if phase == .settled {
             state.shards = order.ring.shards.map(\.text)
             state.settledAt = wallClock()

@@ -23,6 +23,9 @@ struct RunState: Codable, Equatable, Sendable {
     /// Shards off the ring that may hold groups, but could not be asked, as `host:port`, and since when, in seconds since
     /// 1970.
     var unreached: [String: Double] = [:]
+    /// Shards off the ring that hold nothing of use any more, as `host:port`: the run has emptied them, or they have been
+    /// away for too long.
+    var cleared: [String] = []
     /// The rings, as lists of `host:port`, by which unreached shards were owners.
     var awayRings: [[String]] = []
     /// Shards that are being emptied, as `host:port`.
@@ -36,6 +39,9 @@ struct RunState: Codable, Equatable, Sendable {
 extension RunState {
     /// Shards off the ring that may come back with what they hold.
     var awayShards: [ShardAddress] { unreached.keys.compactMap { ShardAddress(parsing: $0) }.sorted() }
+
+    /// Shards that need not be thought of any more.
+    var clearedShards: [ShardAddress] { cleared.compactMap { ShardAddress(parsing: $0) } }
 
     /// Whether it is by this ring that the run moves groups.
     func isRun(by ring: Ring) -> Bool { self.ring == ring.shards.map(\.text) }

@@ -122,6 +122,7 @@ final class ShardPool {
     func markUp() {
         guard isSuspect else { return }
         isSuspect = false
+        visitsPausedUntil = loop.now
         forwarder.recovered(self)
     }
 

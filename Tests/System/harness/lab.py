@@ -97,6 +97,6 @@ class Lab:
             stub.stop()
         assert not wrong, wrong
 
-    def logs(self):
+    def logs(self, size=6000):
         """(name, end of the log) of every process."""
-        return [(process.name, process.log()[-6000:]) for process in self.processes]
+        return [(process.name, process.log()[-size:]) for process in self.processes]

@@ -24,6 +24,12 @@ class Pushgateway(Process):
         ]
         super().__init__(f"pushgateway {self.address.text}", argv, directory / f"pushgateway-{self.address.text}.log")
 
+    def keep_in(self, file):
+        """From its next start on it keeps its groups in a file, in which a push is soon."""
+        self.argv.remove("--persistence.file=")
+        self.argv += [f"--persistence.file={file}", "--persistence.interval=20ms"]
+        return self
+
     def is_ready(self):
         try:
             return ask(self.address, "GET", "/-/ready", timeout=2).status == 200

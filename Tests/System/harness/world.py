@@ -17,8 +17,7 @@ FIRST = "abc"
 PERSISTENT = "aceg"
 FEWEST_SHARDS = 2
 MOST_SHARDS = 6
-# A push is in the file within so much time, and some more for the writing.
-PERSISTENCE_INTERVAL = "20ms"
+# A push is in the file within so much time.
 PERSISTED_SECONDS = 0.3
 CHECK = {"interval": "1s", "timeout": "1s", "fall": 2, "rise": 1}
 
@@ -41,6 +40,7 @@ class World:
                 consul_server={"register": False},
                 check=CHECK,
                 reconcile=OFTEN,
+                arguments=["--log.level=debug"],
             )
             for _ in range(2)
         ]
@@ -106,8 +106,7 @@ class World:
             gateway = self.lab.pushgateway(start=False)
             gateway.name = f"pushgateway {name}"
             if name in PERSISTENT:
-                gateway.argv += [f"--persistence.file={file}", f"--persistence.interval={PERSISTENCE_INTERVAL}"]
-                gateway.argv.remove("--persistence.file=")
+                gateway.keep_in(file)
             self.gateways[name] = gateway
         self.gateways[name].start().wait_ready()
         self.members.add(name)
