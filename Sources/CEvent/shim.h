@@ -24,9 +24,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 
 /// A descriptor that other threads can make readable; -1 when there is none left.
 static inline int shardd_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+
+/// Has the calling thread sleep for as long as it asks for, and not up to 50 µs longer.
+static inline void shardd_sleep_precisely(void) { prctl(PR_SET_TIMERSLACK, 1UL); }
 
 /// The first of a request's or response's headers; the next one is `next.tqe_next`.
 static inline struct evkeyval *shardd_first_header(const struct evkeyvalq *headers) {

@@ -2,6 +2,7 @@
 // A worker owns its loop; timers, descriptors and the HTTP server register with it. What must happen once all of a
 // turn's events have been seen (flushing pipelines, freeing what was parked) hangs on the end of the turn.
 import CEvent
+import Glibc
 
 /// An event loop, confined to the thread that calls `run()`.
 public final class EventLoop {
@@ -13,6 +14,9 @@ public final class EventLoop {
     private var parked: [() -> Void] = []
     private var isStopped = false
     private var wakeUp: DescriptorEvent?
+    /// How far apart turns begin, at least; zero: as soon as something is ready.
+    var turnPeriod = TimeSpan.zero
+    private var lastTurn = MonotonicTime(nanoseconds: 0)
 
     /// Makes a loop on epoll with its changelist: one epoll_ctl for all the changes that a turn makes to a descriptor.
     public init() {
@@ -37,14 +41,24 @@ public final class EventLoop {
     /// Runs turns until `stop()`.
     public func run() {
         isStopped = false
+        shardd_sleep_precisely()
         while !isStopped { turn() }
     }
 
     /// Waits until something is ready, and handles it; for those who drive the loop themselves.
     func turn() {
+        if turnPeriod > .zero { rest() }
         let result = event_base_loop(base, EVLOOP_ONCE)
         precondition(result >= 0, "the event backend failed")
         endTurn()
+    }
+
+    /// Lets more become ready before the next turn, which then handles all of it.
+    private func rest() {
+        let passed = MonotonicTime.now().since(lastTurn)
+        guard passed < turnPeriod else { return }
+        var time = timespec(tv_sec: 0, tv_nsec: Int(turnPeriod.nanoseconds - passed.nanoseconds))
+        nanosleep(&time, nil)
     }
 
     /// Handles what is ready now; to be called from the end of a turn only.
@@ -84,6 +98,7 @@ public final class EventLoop {
             parked.removeAll(keepingCapacity: true)
             for work in works { work() }
         }
+        if turnPeriod > .zero { lastTurn = now }
         turnTime = nil
     }
 }

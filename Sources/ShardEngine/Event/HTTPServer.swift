@@ -58,6 +58,9 @@ final class HTTPServer {
     /// What stands in for the sockets of clients that have gone.
     private let placeholder = open("/dev/null", O_RDWR | O_CLOEXEC)
     private var placeholderCount = 0
+    /// Connections accepted since the last sweep, and the most that were open at a time.
+    private var acceptCount = 0
+    private var mostConnections = 0
     private var sweep: Timer?
     private var lastAccept: Timer?
 
@@ -187,6 +190,8 @@ final class HTTPServer {
         while connections.count <= index { connections.append(nil) }
         connections[index] = connection
         count += 1
+        acceptCount += 1
+        mostConnections = max(mostConnections, count)
     }
 
     private func adoptNewcomers() {
@@ -273,9 +278,19 @@ final class HTTPServer {
                 connection.watch()
             }
         }
+        paceTurns()
         freeUnneededSpares()
         acceptIfThereIsRoom()
         sweep?.schedule(after: sweepInterval)
+    }
+
+    /// Of very many clients that each come for one request, several are served in one turn: what is asked of the system for
+    /// each is little, and a third of it would be to be woken for each. See docs/adr/0010-paced-turns.md.
+    private func paceTurns() {
+        let isCrowd = Double(acceptCount) >= HTTPServer.crowdPerSecond * sweepInterval.seconds
+        loop.turnPeriod = isCrowd && mostConnections >= HTTPServer.crowdSize ? HTTPServer.crowdTurnPeriod : .zero
+        acceptCount = 0
+        mostConnections = count
     }
 
     /// Half of them at a time: the next clients may come in a burst as the last ones did.
@@ -286,6 +301,10 @@ final class HTTPServer {
         leastSpares = spares.count
     }
 
+    private static let crowdPerSecond = 5000.0
+    /// A few clients that each wait for an answer before they connect again would only get their answers later.
+    private static let crowdSize = 16
+    private static let crowdTurnPeriod = TimeSpan(nanoseconds: 150_000)
     /// How long a draining server waits for the next request of a connection that was in use a moment ago.
     private static let drainIdleTime = TimeSpan.seconds(1)
 }
