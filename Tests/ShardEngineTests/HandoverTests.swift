@@ -48,6 +48,11 @@ import Testing
             handover.observe(state)
         }
 
+        /// Has these rings be stored, and no others.
+        func adopt(_ rings: [[ShardAddress]]) {
+            handover.adopt(rings.map { StoredRing(Ring(shards: $0, vnodes: 10)) })
+        }
+
         func isInForce(_ shards: [ShardAddress]) -> Bool { handover.rings.ring.shards == shards }
 
         var visits: [Visit] { handover.rings.others.map(\.visit) }
@@ -184,17 +189,33 @@ import Testing
 
     @Test func aRingOfAnotherReplicaIsCopiedToWhenAllKnowIt() {
         let bench = Bench([a, b])
-        bench.handover.adopt([[a, b], [a]])
+        bench.adopt([[a, b], [a]])
         #expect(bench.wait { bench.visits == [.removal] } && !bench.handover.isSettled)
         #expect(bench.handover.rings.others.map(\.ring.shards) == [[a]])
         #expect(bench.wait { bench.visits == [.copy] } && bench.handover.rings.isReconcileDue)
     }
 
+    @Test func ofARingOfAnotherReplicaOnlyItsHoldersMatter() throws {
+        let bench = Bench([a, b])
+        let returned = OtherRing(ring: Ring(shards: [a, c], vnodes: 10), visit: .copy, shards: [c])
+        let stored = StoredRing(returned)
+        #expect(StoredRing(shards: [a.text, c.text], holders: [c.text]) == stored)
+        #expect(StoredRing(returned.ring).covers(stored) && !stored.covers(StoredRing(returned.ring)))
+        bench.handover.adopt([StoredRing(Ring(shards: [a, b], vnodes: 10)), stored])
+        #expect(bench.wait { bench.visits == [.copy] })
+        #expect(bench.handover.rings.others[0].shards == [c])
+        // All of it: another replica has had that ring in force.
+        bench.adopt([[a, b], [a, c]])
+        #expect(bench.wait { bench.visits == [.copy, .removal] })
+        #expect(bench.wait { bench.visits == [.copy] })
+        #expect(bench.handover.rings.others[0].shards == nil)
+    }
+
     @Test func aRingThatIsSettledBeforeThatIsForgotten() {
         let bench = Bench([a, b], hold: .milliseconds(100))
-        bench.handover.adopt([[a, b], [a]])
+        bench.adopt([[a, b], [a]])
         #expect(bench.wait { bench.visits == [.removal] })
-        bench.handover.adopt([[a, b]])
+        bench.adopt([[a, b]])
         bench.change(to: [a, b, c])
         #expect(bench.wait { bench.isInForce([a, b, c]) } && bench.visits == [.copy])
         #expect(bench.handover.rings.others.map(\.ring.shards) == [[a, b]])
@@ -202,7 +223,7 @@ import Testing
 
     @Test func aRingThatIsAnnouncedHereTooIsNotTakenUpTwice() {
         let bench = Bench([a])
-        bench.handover.adopt([[a], [a, b]])
+        bench.adopt([[a], [a, b]])
         #expect(bench.wait { bench.visits == [.removal] })
         bench.change(to: [a, b])
         #expect(bench.visits == [.removal])

@@ -24,6 +24,8 @@ def in_base64(text):
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") or "="
 
 
+# Of "secret word", at the least cost that bcrypt has.
+SECRET_WORD_BCRYPT = "$2b$04$1EZ7xoTsZqCZh3pKWP4DkOUReFhv1zxuJlaAGtGFY6oqj4gMJyR4a"
 PATHS = [
     "/metrics/job/plain",
     "/metrics/job/plain/instance/i1",
@@ -256,6 +258,48 @@ def test_groups_whose_last_push_failed(lab):
     assert states == {paths[0]: False, paths[1]: False, paths[2]: True}
     again = reconcile(setup.replica)
     assert (again.code, again.moves) == (0, [])
+
+
+def test_groups_behind_basic_auth_move(lab):
+    """By shardd's own credentials, which it does not lend to clients."""
+    (lab.directory / "web.yml").write_text(f"basic_auth_users: {{pusher: '{SECRET_WORD_BCRYPT}'}}\n")
+    login = [("Authorization", "Basic " + base64.b64encode(b"pusher:secret word").decode())]
+    gateways = lab.pushgateways(2, f"--web.config.file={lab.directory / 'web.yml'}", headers=login)
+    settings = {"port": 9091, "servers": [gateway.address.text for gateway in gateways]}
+    stranger = lab.shardd(start=False, pushgateway={**settings, "username": "pusher", "password": "wrong"})
+    paths = [f"/metrics/job/secret/number/{number}" for number in range(12)]
+    found = misplacements(stranger, gateways, paths)
+    for path, (wrong, _) in found.items():
+        assert ask(wrong.address, "PUT", path, b"some 1\n", login).status == 200
+    before = scrape.places(gateways)
+
+    refused = reconcile(stranger)
+    assert refused.code == 1 and scrape.places(gateways) == before
+    assert refused.errors.strip()
+
+    known = {**settings, "username": "pusher", "password": "secret word"}
+    replica = lab.shardd(pushgateway=known, reconcile=OFTEN)
+    owned = {path: [owner.address.text] for path, (_, owner) in found.items()}
+    wait_until(lambda: scrape.places(gateways) == owned, "every group is on its owner", 20)
+    assert replica.ask("PUT", paths[0], b"some 2\n").status == 401
+    assert replica.ask("PUT", paths[0], b"some 2\n", login).status == 200
+    assert replica.ask("DELETE", paths[1], headers=login).status == 202
+    del owned[paths[1]]
+    wait_until(lambda: scrape.places(gateways) == owned, "only what was deleted is gone")
+
+
+def test_a_histogram_without_buckets_stays_where_it_is(lab):
+    """The API tells of its count and sum as of one that has buckets which it cannot tell."""
+    setup = Setup(lab)
+    paths = ["/metrics/job/bare", "/metrics/job/whole"]
+    found = misplacements(setup.replica, setup.shards, paths)
+    setup.push(found[paths[0]][0], paths[0], b"# TYPE bare histogram\nbare_sum 3\nbare_count 4\n")
+    setup.push(found[paths[1]][0], paths[1], b"other 3\n")
+    done = reconcile(setup.replica)
+    assert done.code == 1 and paths[0] in done.errors and "bare" in done.errors, done
+    assert scrape.scrape_differences(setup.oracle, setup.shards) == []
+    at = scrape.places(setup.shards)
+    assert at == {path: [found[path][number].address.text] for number, path in enumerate(paths)}
 
 
 def test_what_the_api_hides_stays_where_it_is(lab):

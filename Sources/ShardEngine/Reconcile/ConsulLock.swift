@@ -82,12 +82,12 @@ final class ConsulLock {
         destroy()
     }
 
-    /// Which rings are stored, by their keys; nil when Consul does not tell.
-    func storedRings() -> [String: [ShardAddress]]? {
+    /// Which rings are stored; nil when Consul does not tell.
+    func storedRings() -> [RingEntry]? {
         let outcome = session.send(client.request(.get, RingStore.listTarget(client)))
         // 404: there is none.
         guard case .response(let response) = outcome, [200, 404].contains(response.status) else { return nil }
-        return RingStore.rings(outcome)
+        return RingStore.entries(outcome)
     }
 
     /// Shards that have yet to be told what they have missed; nil when Consul does not tell.
@@ -95,11 +95,12 @@ final class ConsulLock {
         HintStore.shards(session.send(client.request(.get, HintStore.shardsTarget(client))))
     }
 
-    /// Forgets stored rings.
-    func removeRings(_ keys: [String]) {
-        let requests = keys.map { key in
-            let path = key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
-            return client.request(.delete, "/v1/kv/\(path)\(query)")
+    /// Forgets stored rings, but for those that have been stored again since they were read.
+    func removeRings(_ entries: [RingEntry]) {
+        let requests = entries.map { entry in
+            let path = entry.key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
+            let target = "/v1/kv/\(path)\(query)\(query.isEmpty ? "?" : "&")cas=\(entry.modifyIndex)"
+            return client.request(.delete, target)
         }
         _ = session.sendAll(requests, atOnce: 4)
     }

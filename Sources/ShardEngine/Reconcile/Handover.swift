@@ -25,7 +25,7 @@ final class Handover {
     private var announced: Ring?
     private var next: Ring?
     /// Rings that other replicas have announced, or use, and since when they are known here.
-    private var heard: [(ring: Ring, at: MonotonicTime)] = []
+    private var heard: [(other: OtherRing, at: MonotonicTime)] = []
     private var past: [OtherRing] = []
     private var suspects: Set<ShardAddress> = []
     /// The run that was the latest, or under way, when the last ring was added: a later one has seen all there was.
@@ -77,16 +77,16 @@ final class Handover {
     /// - Parameter isFirst: nobody has been told of shards before, so that there is nobody to agree with.
     func change(to ring: Ring, isFirst: Bool = false) {
         // A replica that starts has to know this ring, though it has changed for nobody.
-        if isFirst, hold > .zero { store?.add(ring.shards) }
+        if isFirst, hold > .zero { store?.add(StoredRing(ring)) }
         if announced != nil {
             // Others know of the announced one by now, and not of this: one after the other.
             next = ring
         } else if ring.shards != rings.ring.shards || ring.vnodes != rings.ring.vnodes {
             if hold == .zero || isFirst || rings.ring.isEmpty { return bringIntoForce(ring) }
             announced = ring
-            heard.removeAll { $0.ring.shards == ring.shards }
+            heard.removeAll { $0.other.ring.shards == ring.shards }
             timer?.schedule(after: hold)
-            store?.add(ring.shards)
+            store?.add(StoredRing(ring))
             publish()
             tellMissed(to: ring) {}
         }
@@ -117,21 +117,21 @@ final class Handover {
     }
 
     private func bringIntoForce(_ ring: Ring) {
-        if hold > .zero, !rings.ring.isEmpty { add(rings.ring) }
-        heard.removeAll { $0.ring.shards == ring.shards }
+        if hold > .zero, !rings.ring.isEmpty { add(OtherRing(ring: rings.ring, visit: .copy)) }
+        heard.removeAll { $0.other.ring.shards == ring.shards }
         past.removeAll { $0.ring.shards == ring.shards }
         past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring) : [$0] }
         suspects.formIntersection(ring.shards)
         rings.ring = ring
-        if hold > .zero { store?.add(ring.shards) }
+        if hold > .zero { store?.add(StoredRing(ring)) }
         publish()
     }
 
     /// Shards that were away are back, with what they held by an older ring: it is theirs to keep until a run has settled it.
     private func revisited(_ other: OtherRing, with ring: Ring) -> [OtherRing] {
         guard let away = other.shards, !away.isDisjoint(with: ring.shards) else { return [other] }
-        store?.add(other.ring.shards)
         let back = OtherRing(ring: other.ring, visit: .copy, shards: away.intersection(ring.shards))
+        store?.add(StoredRing(back))
         let stillAway = away.subtracting(ring.shards)
         return [back] + (stillAway.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: stillAway)])
     }
@@ -145,7 +145,7 @@ final class Handover {
         guard hold > .zero, ring.shards.contains(shard), !others.isEmpty, !isKnown else { return }
         builder.build(shards: others, vnodes: ring.vnodes) { [unowned self] ring in
             guard ring.shards != rings.ring.shards else { return }
-            add(ring)
+            add(OtherRing(ring: ring, visit: .copy))
             publish()
         }
     }
@@ -162,41 +162,37 @@ final class Handover {
     func begin(_ done: @escaping () -> Void) {
         guard hold > .zero, let store else { return done() }
         store.read { [unowned self] stored in
-            let rings = stored.rings.filter { !$0.isEmpty }
-            build(rings + stored.awayRings) { [unowned self] built in
-                for ring in built.prefix(rings.count) where ring.shards != self.rings.ring.shards {
-                    add(ring, isNew: false)
+            build(stored.rings, visit: .copy) { [unowned self] others in
+                for other in others where !isKnown(StoredRing(other)) { add(other, isNew: false) }
+                build(stored.awayRings, visit: .removal) { [unowned self] away in
+                    past += away
+                    publish()
+                    done()
                 }
-                for ring in built.dropFirst(rings.count) {
-                    let away = Set(stored.away).intersection(ring.shards)
-                    past.append(OtherRing(ring: ring, visit: .removal, shards: away))
-                }
-                publish()
-                done()
             }
         }
     }
 
-    private func build(_ rings: [[ShardAddress]], _ done: @escaping ([Ring]) -> Void) {
-        var built: [Ring] = []
-        if rings.isEmpty { return done([]) }
-        for shards in rings {
-            builder.build(shards: shards, vnodes: self.rings.ring.vnodes) { ring in
-                built.append(ring)
-                if built.count == rings.count { done(built) }
+    private func build(_ stored: [StoredRing], visit: Visit, _ done: @escaping ([OtherRing]) -> Void) {
+        var built: [OtherRing] = []
+        if stored.isEmpty { return done([]) }
+        for one in stored {
+            builder.build(shards: one.shards, vnodes: rings.ring.vnodes) { ring in
+                built.append(OtherRing(ring: ring, visit: visit, shards: one.holders))
+                if built.count == stored.count { done(built) }
             }
         }
     }
 
     /// Shards of this ring may hold groups that others own.
-    private func add(_ ring: Ring, isNew: Bool = true) {
-        if isNew { store?.add(ring.shards) }
+    private func add(_ other: OtherRing, isNew: Bool = true) {
+        if isNew { store?.add(StoredRing(other)) }
         base = nil
         addedAt = wallClock()
         rings.isReconcileDue = true
-        heard.removeAll { $0.ring.shards == ring.shards }
-        past.removeAll { $0.ring.shards == ring.shards }
-        past.append(OtherRing(ring: ring, visit: .copy))
+        heard.removeAll { other.covers($0.other) }
+        past.removeAll { other.covers($0) }
+        past.append(other)
         if past.count > Handover.pastLimit { past.removeFirst() }
     }
 
@@ -235,33 +231,33 @@ final class Handover {
     private func remind(_ state: RunState) {
         guard state.phase == .settled, state.run != remindedOf else { return }
         remindedOf = state.run
-        for other in past where other.visit == .copy { store?.add(other.ring.shards) }
+        for other in past where other.visit == .copy { store?.add(StoredRing(other)) }
     }
 
     /// Takes in the rings that all replicas have stored. One that is not known here, as another replica has had a membership
     /// that this one has not, or stands in for a shard, is visited step by step too: no replica may copy to a shard whose
     /// copy another one does not void.
-    func adopt(_ stored: [[ShardAddress]]) {
-        heard.removeAll { !stored.contains($0.ring.shards) }
-        let new = stored.filter { !$0.isEmpty && !isKnown($0) }
+    func adopt(_ stored: [StoredRing]) {
+        heard.removeAll { !stored.contains(StoredRing($0.other)) }
+        let new = stored.filter { !isKnown($0) }
         guard hold > .zero, !new.isEmpty else { return }
-        build(new) { [unowned self] built in
-            heard += built.filter { !isKnown($0.shards) }.map { ($0, loop.now) }
+        build(new, visit: .removal) { [unowned self] built in
+            heard += built.filter { !isKnown(StoredRing($0)) }.map { ($0, loop.now) }
             heardTimer?.schedule(after: hold)
             publish()
         }
     }
 
-    private func isKnown(_ shards: [ShardAddress]) -> Bool {
-        let others = past.map(\.ring) + heard.map(\.ring) + [announced, next].compactMap { $0 }
-        return shards == rings.ring.shards || others.contains { $0.shards == shards }
+    private func isKnown(_ stored: StoredRing) -> Bool {
+        let own = [rings.ring, announced, next].compactMap { $0.map { StoredRing($0) } }
+        return (own + past.map { StoredRing($0) } + heard.map { StoredRing($0.other) }).contains { $0.covers(stored) }
     }
 
     /// All replicas know these rings by now, as they watch what is stored.
     private func takeUpHeard() {
         let now = loop.now
-        let due = heard.filter { now.since($0.at) >= hold && $0.ring.shards != next?.shards }
-        for (ring, _) in due { add(ring, isNew: false) }
+        let due = heard.filter { now.since($0.at) >= hold && $0.other.ring.shards != next?.shards }
+        for (other, _) in due { add(OtherRing(ring: other.ring, visit: .copy, shards: other.shards), isNew: false) }
         if !heard.isEmpty { heardTimer?.schedule(after: hold) }
         if !due.isEmpty { publish() }
     }
@@ -278,8 +274,8 @@ final class Handover {
     }
 
     private func publish() {
-        let coming = heard.map(\.ring) + [announced].compactMap { $0 }
-        rings.others = past + coming.map { OtherRing(ring: $0, visit: .removal) }
+        rings.others = past + heard.map(\.other)
+        if let announced { rings.others.append(OtherRing(ring: announced, visit: .removal)) }
         logger.debug(
             "rings in use",
             metadata: [

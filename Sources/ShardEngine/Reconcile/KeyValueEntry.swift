@@ -5,6 +5,8 @@ import FoundationEssentials
 /// A key and its value.
 struct KeyValueEntry: Decodable {
     var key: String
+    /// Changes with each write of another value.
+    var modifyIndex: UInt64
     private var encodedValue: Data?
 
     /// Empty where there is none.
@@ -12,6 +14,7 @@ struct KeyValueEntry: Decodable {
 
     enum CodingKeys: String, CodingKey {
         case key = "Key"
+        case modifyIndex = "ModifyIndex"
         case encodedValue = "Value"
     }
 

@@ -146,7 +146,7 @@ private final class ReconcilerWork {
     private func perform(_ input: ReconcilerInput, _ latest: RunState) {
         let interval = input.configuration.reconcile.interval
         let ring = input.rings.ring
-        let known = input.rings.others.flatMap(\.ring.shards) + latest.settledShards + latest.awayShards
+        let known = input.rings.others.flatMap { StoredRing($0).holding } + latest.settledShards + latest.awayShards
         let others = Set(known + input.configuration.servers).subtracting(ring.shards).sorted()
         let order = RunProtocol.Order(
             ring: ring,

@@ -2,14 +2,79 @@
 // handover. Handover adds to them; a run that has settled everything removes all but the ring in force.
 import FoundationEssentials
 
+/// A ring as replicas tell each other of it.
+struct StoredRing: Hashable, Sendable {
+    /// What it is made of; not empty.
+    var shards: [ShardAddress]
+    /// Of those shards the ones that may hold something by it; nil for all.
+    var holders: Set<ShardAddress>?
+
+    init(_ ring: Ring) {
+        shards = ring.shards
+    }
+
+    init(_ other: OtherRing) {
+        shards = other.ring.shards
+        holders = other.shards
+    }
+
+    /// - Parameters:
+    ///   - shards: each as `host:port`; nil is made when there is none.
+    ///   - holders: the same.
+    init?(shards: [String], holders: [String]?) {
+        self.shards = shards.compactMap { ShardAddress(parsing: $0) }
+        self.holders = holders.map { Set($0.compactMap { ShardAddress(parsing: $0) }) }
+        if self.shards.isEmpty { return nil }
+    }
+
+    /// The shards that may hold something by it.
+    var holding: [ShardAddress] { holders.map { $0.sorted() } ?? shards }
+
+    /// Whether whoever sees to this one need not think of the other.
+    func covers(_ other: StoredRing) -> Bool {
+        guard shards == other.shards else { return false }
+        guard let holders else { return true }
+        return other.holders.map(holders.isSuperset) ?? false
+    }
+}
+
+extension OtherRing {
+    /// Whether whoever sees to this one need not think of the other.
+    func covers(_ other: OtherRing) -> Bool { StoredRing(self).covers(StoredRing(other)) }
+}
+
+/// A stored ring, as it was read.
+struct RingEntry {
+    var key: String
+    var ring: StoredRing
+    /// Another one as soon as some replica has stored the ring again.
+    var modifyIndex: UInt64
+
+    /// What is stored: JSON.
+    struct Document: Codable {
+        var shards: [String]
+        var holders: [String]?
+        /// In nanoseconds since 1970. Consul takes the same value for no write at all, and a run that has settled the ring
+        /// as it was before would remove it.
+        var storedAt: Int64
+    }
+
+    init?(_ entry: KeyValueEntry) {
+        guard let document = try? JSONDecoder().decode(Document.self, from: entry.value),
+            let ring = StoredRing(shards: document.shards, holders: document.holders)
+        else { return nil }
+        key = entry.key
+        self.ring = ring
+        modifyIndex = entry.modifyIndex
+    }
+}
+
 /// What a starting replica finds.
 struct StoredRings {
-    /// The shards of each ring that may not be settled.
-    var rings: [[ShardAddress]] = []
-    /// Shards off the ring that may come back with what they hold.
-    var away: [ShardAddress] = []
-    /// The shards of each ring by which those were owners.
-    var awayRings: [[ShardAddress]] = []
+    /// Those that may not be settled.
+    var rings: [StoredRing] = []
+    /// Those by which shards off the ring, which may come back with what they hold, were owners.
+    var awayRings: [StoredRing] = []
 }
 
 /// The stored rings of one service; loop-confined.
@@ -18,7 +83,7 @@ final class RingStore {
     private let loop: EventLoop
     private var calls: [Int: HTTPCall] = [:]
     private var nextCall = 0
-    private var unstored: [[ShardAddress]] = []
+    private var unstored: [StoredRing] = []
     private var retry: Timer?
     private var watch: KeyValueWatch?
 
@@ -31,20 +96,25 @@ final class RingStore {
 
     /// Calls `onRings` with all that is stored, now and whenever any replica has stored or removed a ring, for as long as
     /// this store lives.
-    func watch(_ onRings: @escaping ([[ShardAddress]]) -> Void) {
+    func watch(_ onRings: @escaping ([StoredRing]) -> Void) {
         watch = KeyValueWatch(client: client, target: RingStore.listTarget(client), loop: loop) { outcome in
-            onRings(Array(RingStore.rings(outcome).values))
+            onRings(RingStore.entries(outcome).map(\.ring))
         }
     }
 
     /// Stores a ring; when Consul does not take it, once it is back.
-    func add(_ shards: [ShardAddress]) {
-        let text = shards.map(\.text).joined(separator: "\n")
-        let key = RingStore.key(text)
-        call(.put, "\(RingStore.folder(client))\(key)\(client.datacenterQuery)", body: Array(text.utf8)) {
+    func add(_ ring: StoredRing) {
+        let document = RingEntry.Document(
+            shards: ring.shards.map(\.text),
+            holders: ring.holders?.sorted().map(\.text),
+            storedAt: wallClockNanoseconds()
+        )
+        guard let body = try? JSONEncoder().encode(document) else { return }
+        call(.put, "\(RingStore.folder(client))\(RingStore.key(of: ring))\(client.datacenterQuery)", body: Array(body))
+        {
             [unowned self] outcome in
             if case .response(let response) = outcome, response.status == 200 { return }
-            unstored.append(shards)
+            unstored.append(ring)
             retry?.schedule(after: RingStore.retryInterval)
         }
     }
@@ -58,15 +128,14 @@ final class RingStore {
     /// Reads all that is stored; nothing when Consul does not tell.
     func read(_ done: @escaping (StoredRings) -> Void) {
         call(.get, RingStore.listTarget(client)) { [unowned self] outcome in
-            let rings = RingStore.rings(outcome).values.map { Array($0) }
+            let rings = RingStore.entries(outcome).map(\.ring)
             let target = ConsulLock.keyTarget(client) + "raw=1"
             call(.get, target) { outcome in
                 var stored = StoredRings(rings: rings)
                 if case .response(let response) = outcome, response.status == 200,
                     let state = try? JSONDecoder().decode(RunState.self, from: Data(response.body))
                 {
-                    stored.away = state.awayShards
-                    stored.awayRings = state.awayRings.map { $0.compactMap { ShardAddress(parsing: $0) } }
+                    stored.awayRings = state.storedAwayRings
                 }
                 done(stored)
             }
@@ -93,22 +162,19 @@ final class RingStore {
         return "\(folder(client))\(query)\(query.isEmpty ? "?" : "&")recurse=1"
     }
 
-    /// The rings of a listing, by their keys.
-    static func rings(_ outcome: HTTPOutcome) -> [String: [ShardAddress]] {
-        let rings = KeyValueEntry.list(outcome).map { entry in
-            let text = String(decoding: entry.value, as: UTF8.self)
-            return (entry.key, text.split(separator: "\n").compactMap { ShardAddress(parsing: $0) })
-        }
-        return Dictionary(rings) { first, _ in first }
+    /// What a listing tells.
+    static func entries(_ outcome: HTTPOutcome) -> [RingEntry] {
+        KeyValueEntry.list(outcome).compactMap { RingEntry($0) }
     }
 
     private static func folder(_ client: ConsulClient) -> String {
         "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/rings/"
     }
 
-    /// The same for the same shards.
-    private static func key(_ text: String) -> String {
-        var text = text
+    /// The same for the same ring.
+    private static func key(of ring: StoredRing) -> String {
+        let lists = [ring.shards] + (ring.holders.map { [$0.sorted()] } ?? [])
+        var text = lists.map { $0.map(\.text).joined(separator: " ") }.joined(separator: " of ")
         let hash = text.withUTF8 { murmur3(UnsafeRawBufferPointer($0)) }
         return "\(text.utf8.count)-\(String(hash, radix: 16))"
     }

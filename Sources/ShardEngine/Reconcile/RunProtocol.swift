@@ -23,9 +23,9 @@ final class RunProtocol {
         var draining: [ShardAddress] = []
 
         /// Sees to what shards hold by these rings, too.
-        fileprivate mutating func add(_ rings: some Collection<[ShardAddress]>) {
-            otherRings += rings
-            others = Set(others + rings.joined()).subtracting(ring.shards).sorted()
+        fileprivate mutating func add(_ rings: some Collection<StoredRing>) {
+            otherRings += rings.map(\.shards)
+            others = Set(others + rings.flatMap(\.holding)).subtracting(ring.shards).sorted()
         }
     }
 
@@ -43,8 +43,8 @@ final class RunProtocol {
     /// Whether what is under way is to be brought to an early end.
     var isInterrupted = false
     private var restarts = Restarts()
-    /// The stored rings that the run sees to, by their keys.
-    private var ringsAtStart: [String: [ShardAddress]] = [:]
+    /// The stored rings that the run sees to.
+    private var ringsAtStart: [RingEntry] = []
     /// Without Consul, runs are counted here alone.
     private var state = RunState()
 
@@ -88,12 +88,12 @@ final class RunProtocol {
         case .acquired: break
         }
         onState(state)
-        guard let stored = lock.map({ $0.storedRings() }) ?? [:] else {
+        guard let stored = lock.map({ $0.storedRings() }) ?? [] else {
             lock?.release(state)
             return .failed("Consul does not tell by which rings groups may lie")
         }
         ringsAtStart = stored
-        order.add(stored.values)
+        order.add(stored.map(\.ring))
         let run = ReconcileRun(session: session, settings: settings(order))
         carryOut(run, order, onPlan)
         lock?.release(state)
@@ -164,7 +164,7 @@ final class RunProtocol {
                 if isOfUse, kept.count < RunProtocol.awayRingLimit { kept.append(ring) }
             }
             // First, or a replica would find them again when it has just let go of them.
-            lock?.removeRings(ringsAtStart.filter { $0.value != order.ring.shards }.map(\.key))
+            lock?.removeRings(ringsAtStart.filter { $0.ring != StoredRing(order.ring) })
         }
         guard lock?.update(state) ?? true else {
             state = before

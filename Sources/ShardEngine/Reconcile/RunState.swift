@@ -43,6 +43,13 @@ extension RunState {
     /// Shards that need not be thought of any more.
     var clearedShards: [ShardAddress] { cleared.compactMap { ShardAddress(parsing: $0) } }
 
+    /// The rings by which shards that are away were owners.
+    var storedAwayRings: [StoredRing] {
+        awayRings.compactMap { shards in
+            StoredRing(shards: shards, holders: shards.filter { unreached[$0] != nil })
+        }
+    }
+
     /// Whether it is by this ring that the run moves groups.
     func isRun(by ring: Ring) -> Bool { self.ring == ring.shards.map(\.text) }
 

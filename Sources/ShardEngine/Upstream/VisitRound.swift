@@ -49,6 +49,8 @@ final class VisitRound {
     /// - Parameter status: what the shard answered; nil when it did not.
     func ended(_ visit: Exchange, status: Int?) {
         if status == nil { visit.pool.pauseVisits() }
+        // What the shard refuses, its owner may take: then the copy is not what it should be.
+        if !isAfterOwner, !visit.isRemoval, let status, status >= 300 { isVoided(by: visit.shard) }
         if status == nil || visit.isRemoval && (status ?? 0) >= 300 { missed(by: visit.shard) } else { visitEnded() }
     }
 

@@ -14,8 +14,10 @@ NEWEST = pathlib.Path(__file__).parents[3] / ".build/tools/prometheus-pushgatewa
 
 
 class Pushgateway(Process):
-    def __init__(self, directory, host=None, arguments=(), program="prometheus-pushgateway"):
+    def __init__(self, directory, host=None, arguments=(), program="prometheus-pushgateway", headers=()):
+        """Tests ask it with these headers."""
         self.address = new_address(host)
+        self.headers = list(headers)
         argv = [
             str(program),
             f"--web.listen-address={self.address.text}",
@@ -32,7 +34,7 @@ class Pushgateway(Process):
 
     def is_ready(self):
         try:
-            return ask(self.address, "GET", "/-/ready", timeout=2).status == 200
+            return ask(self.address, "GET", "/-/ready", headers=self.headers, timeout=2).status == 200
         except OSError:
             return False
 

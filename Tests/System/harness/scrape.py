@@ -38,7 +38,7 @@ def group_name(labels):
 
 def listed(gateway):
     """The API's list of groups, in an order of ours."""
-    groups = json.loads(ask(gateway.address, "GET", "/api/v1/metrics").body)["data"]
+    groups = json.loads(ask(gateway.address, "GET", "/api/v1/metrics", headers=gateway.headers).body)["data"]
     return sorted(groups, key=lambda group: json.dumps(group["labels"], sort_keys=True))
 
 
