@@ -9,7 +9,7 @@ from harness import scrape
 from harness.cluster import Cluster
 from harness.http import ask
 from harness.net import wait_until
-from harness.reconcile import drain, misplacements, reconcile
+from harness.reconcile import drain, misplacements, owners, reconcile
 from harness.shardd import BINARY
 
 BODY = "# HELP first First.\n# TYPE first counter\nfirst 1\n# TYPE second gauge\nsecond 2\n"
@@ -123,18 +123,18 @@ def test_two_static_replicas_move_safely(lab):
 def start_one_in_the_midst(lab):
     """A cluster whose one replica, for sure the leader, has moved some of the groups, and now there is another."""
     cluster = Cluster(lab, consul=True, replicas=0, reconcile={"groups_per_second": 100})
-    owners = {path: owner for path, (_, owner) in cluster.misplace(MANY, BODY).items()}
+    owned = {path: owner for path, (_, owner) in cluster.misplace(MANY, BODY).items()}
     cluster.start_replicas(1)
 
-    wait_until(lambda: count_on_owners(cluster, owners) > 20, "groups are moving", 30, every=0.02)
+    wait_until(lambda: count_on_owners(cluster, owned) > 20, "groups are moving", 30, every=0.02)
     cluster.start_replicas(1)
-    assert count_on_owners(cluster, owners) < len(MANY) - 100, "too many had moved at once; the test needs more groups"
+    assert count_on_owners(cluster, owned) < len(MANY) - 100, "too many had moved at once; the test needs more groups"
     return cluster
 
 
-def count_on_owners(cluster, owners):
+def count_on_owners(cluster, owned):
     held = {shard: scrape.held(shard) for shard in cluster.shards}
-    return sum(path in held[owner] for path, owner in owners.items())
+    return sum(path in held[owner] for path, owner in owned.items())
 
 
 @pytest.mark.seconds(240)
@@ -146,6 +146,39 @@ def test_a_killed_leader_leaves_duplicates_at_worst(lab):
     assert nothing_lost(cluster)
     cluster.check_reconciled(TAKEOVER_SECONDS)
     assert other.metric("shardd_reconcile_copies_deleted_total") > 0
+
+
+def test_what_a_killed_run_did_not_look_after_is_put_right(lab):
+    """The moment between a push and the look after it is too short to be met by a SIGKILL: the journal is written here."""
+    cluster = Cluster(lab, consul=True, replicas=0)
+    wrong = cluster.shards[0]
+    found = owners(cluster.idle, cluster.shards, MANY)
+    dropped, deleted, overwritten, unchanged = paths = [path for path in MANY if found[path] != wrong.address.text][:4]
+    owner = {path: next(shard for shard in cluster.shards if shard.address.text == found[path]) for path in paths}
+    assert push(owner[dropped], dropped, "earlier 1\n").status == 200
+    started_at = time.time_ns()
+    # What came in after the run had read the copies.
+    for path, body in [(dropped, "first 1\n"), (overwritten, "first 9\n"), (unchanged, "first 3\n")]:
+        assert push(wrong, path, body).status == 200
+    # What the run has pushed.
+    for path, body in zip(paths, ["first 1\nsecond 2\n", "first 1\n", "first 1\n", "first 3\n"], strict=True):
+        assert push(owner[path], path, body).status == 200
+    groups = [
+        {"labels": [["job", "many"], ["number", path.rsplit("/", 1)[1]]], "families": ["first", "second"]} for path in paths
+    ]
+    journal = {"from": wrong.address.text, "startedAt": started_at, "groups": groups}
+    cluster.consul.call("PUT", "/v1/kv/shardd/pushgateway/copying", journal)
+    done = reconcile(cluster.idle)
+    assert done.code == 0, done
+    assert ask(cluster.consul.address, "GET", "/v1/kv/shardd/pushgateway/copying").status == 404
+    # What had to be put right is swept by the next run.
+    assert reconcile(cluster.idle).code == 0
+    held = {path: [scrape.held(shard).get(path) for shard in cluster.shards] for path in paths}
+    whole = {path: [copy for copy in copies if copy is not None] for path, copies in held.items()}
+    assert [len(whole[path]) for path in paths] == [1, 0, 1, 1], whole
+    assert sorted(whole[dropped][0]) == ["earlier", "first"]
+    assert list(whole[overwritten][0]["first"].metrics.values()) == ['{"value": "9"}']
+    assert list(whole[unchanged][0]["first"].metrics.values()) == ['{"value": "3"}']
 
 
 def nothing_lost(cluster):

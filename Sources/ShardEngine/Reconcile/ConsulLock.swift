@@ -90,6 +90,23 @@ final class ConsulLock {
         return RingStore.entries(outcome)
     }
 
+    /// What a run has pushed without having looked after it.
+    func readJournal() -> CopyJournal? {
+        guard case .response(let response) = session.send(client.request(.get, journalTarget + "raw=1")),
+            response.status == 200
+        else { return nil }
+        return try? JSONDecoder().decode(CopyJournal.self, from: Data(response.body))
+    }
+
+    /// Stores, or removes, what a run is about to push; false when the lock is lost, or Consul does not take it.
+    func write(_ journal: CopyJournal?) -> Bool {
+        guard isHeld else { return false }
+        let body = journal.flatMap { try? JSONEncoder().encode($0) }.map { Array($0) }
+        let request = client.request(body == nil ? .delete : .put, journalTarget, body: body ?? [])
+        guard case .response(let response) = session.send(request) else { return false }
+        return response.status == 200
+    }
+
     /// Shards that have yet to be told what they have missed; nil when Consul does not tell.
     func untoldShards() -> Set<ShardAddress>? {
         HintStore.shards(session.send(client.request(.get, HintStore.shardsTarget(client))))
@@ -140,6 +157,11 @@ final class ConsulLock {
         let query = client.datacenterQuery
         let name = client.escaped(client.settings.serviceName)
         return "/v1/kv/shardd/\(name)/reconcile\(query)\(query.isEmpty ? "?" : "&")"
+    }
+
+    private var journalTarget: String {
+        let name = client.escaped(client.settings.serviceName)
+        return "/v1/kv/shardd/\(name)/copying\(query)\(query.isEmpty ? "?" : "&")"
     }
 
     private var keyTarget: String { ConsulLock.keyTarget(client) }

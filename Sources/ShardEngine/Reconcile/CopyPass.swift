@@ -9,6 +9,14 @@ struct CopyPass {
     private let batchSize: Int
     private var attempts: [GroupLabels: Int] = [:]
     private var startTime: String?
+    /// When the first push was about to be made, in nanoseconds since 1970.
+    private let startedAt: Int64
+    /// What was pushed, and has not been found unchanged by a look since.
+    private var unconfirmed: [GroupLabels: Set<String>] = [:]
+    /// Whether the journal has something of this pass.
+    private var isWritten = false
+    /// What owners have of pushes that an earlier run made and did not live to look after.
+    private var doubtful: [GroupLabels: Set<String>] = [:]
 
     /// A group that is being pushed.
     private struct Move {
@@ -24,19 +32,46 @@ struct CopyPass {
         self.run = run
         left = groups.reversed()
         batchSize = RunSettings.batch(of: groups.count)
+        startedAt = wallClockNanoseconds()
+    }
+
+    /// Sees to pushes of an earlier run: what it gave owners is taken for not given, and their copies are looked at.
+    init(from: ShardAddress, after journal: CopyJournal, run: ReconcileRun) {
+        self.from = from
+        self.run = run
+        startedAt = journal.startedAt
+        for (group, names) in journal.pushes {
+            let owner = run.places.owner(of: group)
+            let held = run.listings[owner]?.groups[group]?.families ?? [:]
+            let given = held.filter { names.contains($0.key) && $0.value.pushedAt >= journal.startedAt }
+            guard !given.isEmpty else { continue }
+            doubtful[group] = Set(given.keys)
+            run.listings[owner]?.groups[group]?.families = held.filter { given[$0.key] == nil }
+            run.ledger.didPush(group, given.keys, at: wallClockNanoseconds())
+        }
+        unconfirmed = doubtful
+        left = Array(doubtful.keys)
+        batchSize = RunSettings.batch(of: left.count)
+        isWritten = true
     }
 
     /// Copies all.
     mutating func carryOut() {
-        guard left.contains(where: { move($0) != nil }) else { return }
+        defer { forget() }
+        guard left.contains(where: { move($0) != nil || doubtful[$0] != nil }) else { return }
         startTime = run.client.startTime(of: from)
         // What was read first is old by now.
         guard look() else { return }
+        for group in doubtful.keys {
+            let copy = run.listings[from]?.groups[group]
+            if copy == nil { run.ledger.noteVanished(group) }
+            if copy?.obstacle != nil || copy == nil { unconfirmed[group] = nil }
+        }
         while !left.isEmpty, run.mayGoOn {
             let batch = left.suffix(batchSize)
             left.removeLast(batch.count)
             let moves = batch.compactMap { move($0) }
-            guard !moves.isEmpty else { continue }
+            guard !moves.isEmpty, note(moves) else { continue }
             let done = push(moves)
             // Before a shard has deleted a group, it has answered already that it has.
             run.wait(CopyPass.deletionTime)
@@ -44,6 +79,20 @@ struct CopyPass {
             for move in done { confirm(move) }
             run.pace(moves.count)
         }
+    }
+
+    /// Nothing is left to be looked after.
+    private func forget() {
+        if isWritten, unconfirmed.isEmpty { _ = run.write(nil) }
+    }
+
+    /// Writes down what is about to be pushed; false when it cannot be.
+    private mutating func note(_ moves: [Move]) -> Bool {
+        for move in moves { unconfirmed[move.copy.labels, default: []].formUnion(move.families.keys) }
+        isWritten = true
+        if run.write(CopyJournal(from: from, startedAt: startedAt, unconfirmed)) { return true }
+        run.problem("Consul does not take down what is about to be pushed from \(from)")
+        return false
     }
 
     private func look() -> Bool {
@@ -68,7 +117,7 @@ struct CopyPass {
                 && !run.hasNewer(group, name, than: family, on: from)
         }
         let isKnown = held != nil || run.ledger.hasPushed(group)
-        guard !families.isEmpty || !isKnown else { return nil }
+        guard !families.isEmpty || !isKnown || doubtful[group] != nil else { return nil }
         if let obstacle = copy.obstacle {
             run.problem("\(run.places.text(of: group)) stays on \(from): \(obstacle)")
             return nil
@@ -77,7 +126,7 @@ struct CopyPass {
     }
 
     /// Pushes; returns the moves that were acknowledged.
-    private func push(_ moves: [Move]) -> [Move] {
+    private mutating func push(_ moves: [Move]) -> [Move] {
         let answers = run.client.carryOut(moves.map { order($0, .post, $0.families) })
         let now = wallClockNanoseconds()
         var done: [Move] = []
@@ -86,6 +135,7 @@ struct CopyPass {
             switch answer {
             case .failed(let reason):
                 let group = run.places.text(of: move.copy.labels)
+                unconfirmed[move.copy.labels] = nil
                 run.problem("\(group) stays on \(from): \(move.owner) does not take it: \(reason)")
             case .done(let isChecked):
                 run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
@@ -119,6 +169,7 @@ struct CopyPass {
     private mutating func confirm(_ move: Move) {
         let group = move.copy.labels
         guard let now = run.listings[from]?.groups[group] else {
+            unconfirmed[group] = nil
             // Gone by a DELETE, unless the shard has lost everything.
             if let startTime, run.client.startTime(of: from) == startTime { run.ledger.noteVanished(group) }
             return
@@ -131,12 +182,17 @@ struct CopyPass {
                 isUnchanged = false
             }
         }
-        if isUnchanged { return run.ledger.confirm(group) }
+        let names = (doubtful.removeValue(forKey: group) ?? []).union(move.families.keys)
+        let haveAllStayed = names.allSatisfy { now.families[$0] != nil }
+        if isUnchanged, haveAllStayed {
+            unconfirmed[group] = nil
+            return run.ledger.confirm(group)
+        }
         attempts[group, default: 0] += 1
         guard attempts[group, default: 0] < CopyPass.attemptLimit else {
             return run.problem("\(run.places.text(of: group)) changes too often to be moved from \(from)")
         }
-        if !move.families.keys.allSatisfy({ now.families[$0] != nil }) { replace(move, with: now) }
+        if !haveAllStayed { replace(move, with: now) }
         left.append(group)
     }
 
@@ -152,6 +208,7 @@ struct CopyPass {
         let families = now.families.merging(foreign) { $0.pushedAt > $1.pushedAt ? $0 : $1 }
         _ = run.client.carryOut([order(move, .put, families)])
         run.ledger.didPush(now.labels, now.families.keys, at: wallClockNanoseconds())
+        run.ledger.didReplace(now.labels)
     }
 
     private static let deletionTime = TimeSpan.milliseconds(50)

@@ -16,8 +16,9 @@ final class Handover {
     var hold: TimeSpan
     /// Where rings are kept for other replicas, and those that start; nil without Consul.
     var store: RingStore? {
-        didSet { store?.watch { [unowned self] in adopt($0) } }
+        didSet { if hasBegun { watchStore() } }
     }
+    private var hasBegun = false
     private let builder: RingBuilder
     private let hints: Hints
     private let logger: Logger
@@ -160,6 +161,7 @@ final class Handover {
 
     /// Takes in how things stand when this replica starts; `done` is called, now or later, when it is known, or cannot be.
     func begin(_ done: @escaping () -> Void) {
+        hasBegun = true
         guard hold > .zero, let store else { return done() }
         store.read { [unowned self] stored in
             build(stored.rings, visit: .copy) { [unowned self] others in
@@ -167,10 +169,16 @@ final class Handover {
                 build(stored.awayRings, visit: .removal) { [unowned self] away in
                     past += away
                     publish()
+                    // Not before: these rings the others know already, and copy by.
+                    watchStore()
                     done()
                 }
             }
         }
+    }
+
+    private func watchStore() {
+        store?.watch { [unowned self] in adopt($0) }
     }
 
     private func build(_ stored: [StoredRing], visit: Visit, _ done: @escaping ([OtherRing]) -> Void) {

@@ -76,6 +76,20 @@ final class ReconcileRun {
     /// What has been done so far.
     var result: RunOutcome { outcome }
 
+    /// Looks after what a run has pushed that did not live to do so itself; nothing else may be pushed before.
+    func recover(_ journal: CopyJournal) {
+        guard let from = ShardAddress(parsing: journal.from), listings[from] != nil else {
+            // Of a shard that is gone nobody can tell what has been taken from its copies meanwhile.
+            if !settings.ring.shards.contains(where: { $0.text == journal.from }) { _ = write(nil) }
+            return problem("\(journal.from) cannot be asked for what a run has pushed that was broken off")
+        }
+        var pass = CopyPass(from: from, after: journal, run: self)
+        pass.carryOut()
+    }
+
+    /// Writes down, or forgets, what is about to be pushed; false when it cannot.
+    func write(_ journal: CopyJournal?) -> Bool { settings.journal(journal) }
+
     /// Gives owners what strays hold, the copies of each shard together.
     func copy(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
@@ -206,12 +220,14 @@ struct RunSettings {
     var untold: () -> Set<ShardAddress>? = { [] }
     /// Whether a shard may be taken at its word, by when its process was started, as it tells.
     var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
+    /// Writes down what is about to be pushed, and, given nil, forgets it; tells whether it could.
+    var journal: (CopyJournal?) -> Bool = { _ in true }
     /// Whether this is still the one to change anything.
     var mayGoOn: () -> Bool = { true }
 
     /// How many of a shard's strays are seen to between two looks: what was read must not be old when it is pushed, and a
     /// look at a large shard takes its time.
-    static func batch(of strays: Int) -> Int { min(max(strays / 10, 200), 1000) }
+    static func batch(of strays: Int) -> Int { min(max(strays / 10, 200), 500) }
     /// Problems that are told of one run.
     static let problemLimit = 20
 }

@@ -27,6 +27,11 @@ struct RunLedger {
         acknowledged[group, default: [:]][name] = version
     }
 
+    /// The owner has been given the group anew, as a whole: all of it has to be looked at again.
+    mutating func didReplace(_ group: GroupLabels) {
+        acknowledged[group] = nil
+    }
+
     /// A second look has found all of the group as it was pushed.
     mutating func confirm(_ group: GroupLabels) {
         pushed[group]?.isConfirmed = true

@@ -95,7 +95,7 @@ final class RunProtocol {
         ringsAtStart = stored
         order.add(stored.map(\.ring))
         let run = ReconcileRun(session: session, settings: settings(order))
-        carryOut(run, order, onPlan)
+        carryOut(run, order, lock?.readJournal(), onPlan)
         lock?.release(state)
         return .ended(run.result)
     }
@@ -116,6 +116,7 @@ final class RunProtocol {
                 let isYoung = order.isDue && order.draining.isEmpty && isYounger(startTime, than: grace)
                 return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway || isYoung, grace: grace)
             },
+            journal: { [unowned self] in lock?.write($0) ?? true },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
         )
     }
@@ -126,13 +127,19 @@ final class RunProtocol {
         return wallClockNanoseconds() - startedAt < Int64(grace.nanoseconds)
     }
 
-    private func carryOut(_ run: ReconcileRun, _ order: Order, _ onPlan: ([Stray]) -> Void) {
+    private func carryOut(
+        _ run: ReconcileRun,
+        _ order: Order,
+        _ journal: CopyJournal?,
+        _ onPlan: ([Stray]) -> Void
+    ) {
         let strays = run.plan().strays
         let areAllListed = run.result.problems.isEmpty
         onPlan(strays)
-        run.copy(strays)
+        if let journal { run.recover(journal) }
+        if journal == nil || run.result.problems.isEmpty { run.copy(strays) }
         guard run.mayGoOn else { return run.problem("the run was broken off") }
-        let needsSteps = order.isDue || !strays.isEmpty
+        let needsSteps = order.isDue || !strays.isEmpty || journal != nil
         // While an owner lacks something that it cannot be given, nobody may take the copy for superfluous.
         let isAllCopied = run.result.problems.isEmpty
         if needsSteps, isAllCopied, !enter(.copied, run, order) { return run.problem("the lock was lost") }

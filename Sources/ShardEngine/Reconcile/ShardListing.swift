@@ -12,7 +12,7 @@ struct ShardListing: Sendable {
         case content
     }
 
-    private(set) var groups: [GroupLabels: GroupCopy] = [:]
+    var groups: [GroupLabels: GroupCopy] = [:]
     /// Groups that cannot be told from others: a family's name has taken the place of their labels.
     private(set) var unreadable = 0
 
