@@ -149,7 +149,9 @@ final class RunProtocol {
             run.sweep(run.plan().strays)
         }
         guard run.mayGoOn else { return run.problem("the run was broken off") }
-        if isAllCopied, !enter(.settled, run, order) { run.problem("the lock was lost") }
+        // Where something could not be looked at or deleted, copies are left that requests still have to remove.
+        let isSwept = isAllCopied && run.result.problems.isEmpty
+        if isSwept, !enter(.settled, run, order) { run.problem("the lock was lost") }
     }
 
     private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {
