@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help build run test unit-test system-test lint check \
-	bench bench-quick bench-compare bench-sharding bench-moving bench-gate
+	bench bench-quick bench-compare bench-sharding bench-moving bench-stalls bench-gate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ bench-sharding: build ## Pushes/s over 1, 2, 4 and 8 real Pushgateways with thei
 bench-moving: build ## Groups/s moved between real Pushgateways, and what pushes notice of it; about five minutes
 	@scripts/install-deps bench
 	/usr/bin/python3 -B Benchmarks/moving.py $(BENCH)
+
+bench-stalls: build ## How long the loop is held up when the membership changes, of 3 to 1,000 shards; about two minutes
+	@scripts/install-deps bench
+	/usr/bin/python3 -B Benchmarks/stalls.py $(BENCH)
 
 bench-gate: build ## Instructions, allocations and system calls of a push, against Benchmarks/gate.json; RECORD=1 writes it
 	@scripts/install-deps gate

@@ -17,6 +17,8 @@ class Load:
     delay: tuple = (0, 0)
     groups: int = 1000
     threads: int = 1
+    # Pushes that a connection sends at a time, without waiting for their answers.
+    pipelined: int = 1
 
 
 def run_wrk(url, load, seconds, cores):
@@ -24,7 +26,7 @@ def run_wrk(url, load, seconds, cores):
     script = places.BENCHMARKS / "load/push.lua"
     command = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", cores, "wrk", f"-t{load.threads}"]
     command += [f"-c{load.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script, url, "--"]
-    command += [load.groups, load.body_bytes, int(load.keep_alive), *load.delay]
+    command += [load.groups, load.body_bytes, int(load.keep_alive), *load.delay, load.pipelined]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=seconds + 60)
     lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
     if result.returncode != 0 or len(lines) != 1:

@@ -78,6 +78,9 @@ SCENARIOS = [
     ),
     _two_cores("workers-1", "1 worker, two cores shared with the load", Load(), 1),
     _two_cores("workers-2", "2 workers, two cores shared with the load", Load(), 2),
+    # A load that costs little, so that the cores are the proxy's; wrk's latencies mean nothing then.
+    _two_cores("workers-1-pipelined", "1 worker, 16 pushes at a time", Load(pipelined=16), 1),
+    _two_cores("workers-2-pipelined", "2 workers, 16 pushes at a time", Load(pipelined=16), 2),
     _two_cores("workers-1-new", "1 worker, a new connection per push", Load(keep_alive=False), 1),
     _two_cores("workers-2-new", "2 workers, a new connection per push", Load(keep_alive=False), 2),
 ]

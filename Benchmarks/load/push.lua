@@ -1,5 +1,5 @@
 -- What wrk sends: pushes over many groups, as the official Go client frames them.
--- wrk … -s push.lua URL -- GROUPS BODY_BYTES KEEP_ALIVE(1|0) LEAST_DELAY_MS MOST_DELAY_MS
+-- wrk … -s push.lua URL -- GROUPS BODY_BYTES KEEP_ALIVE(1|0) LEAST_DELAY_MS MOST_DELAY_MS PIPELINED
 --
 -- Every request is made once, at the start: wrk shares its core with the stub shard, and its own work is not the matter
 -- here. At the end one line of JSON, which the harness reads; times in microseconds.
@@ -25,7 +25,7 @@ end
 
 function init(args)
   local groups, bytes, keep_alive = tonumber(args[1]), tonumber(args[2]), args[3] == "1"
-  local least, most = tonumber(args[4]), tonumber(args[5])
+  local least, most, pipelined = tonumber(args[4]), tonumber(args[5]), tonumber(args[6])
   local body = body_of(bytes)
   local headers = {
     ["User-Agent"] = "Go-http-client/1.1",
@@ -37,7 +37,10 @@ function init(args)
     local path = string.format("/metrics/job/batch_%d/instance/host-%d", group, group)
     requests[group + 1] = wrk.format("POST", path, headers, body)
   end
-  count = groups
+  count = math.floor(groups / pipelined)
+  for index = 1, count do
+    requests[index] = table.concat(requests, "", (index - 1) * pipelined + 1, index * pipelined)
+  end
   -- wrk asks for a delay only where the function exists.
   if most > 0 then
     math.randomseed(1)
