@@ -1,73 +1,7 @@
-// Rings by which shards may still hold groups, kept in Consul's key-value store for replicas that start in the middle of a
-// handover. Handover adds to them; a run that has settled everything removes all but the ring in force.
+// Rings by which shards may still hold groups, kept in Consul's key-value store for all replicas: those that start in the
+// middle of a handover, and those that have not had the same membership. Handover adds to them and watches them; a run that
+// has settled everything removes all but the ring in force.
 import FoundationEssentials
-
-/// A ring as replicas tell each other of it.
-struct StoredRing: Hashable, Sendable {
-    /// What it is made of; not empty.
-    var shards: [ShardAddress]
-    /// Of those shards the ones that may hold something by it; nil for all.
-    var holders: Set<ShardAddress>?
-
-    init(_ ring: Ring) {
-        shards = ring.shards
-    }
-
-    init(_ other: OtherRing) {
-        shards = other.ring.shards
-        holders = other.shards
-    }
-
-    /// - Parameters:
-    ///   - shards: each as `host:port`; nil is made when there is none.
-    ///   - holders: the same.
-    init?(shards: [String], holders: [String]?) {
-        self.shards = shards.compactMap { ShardAddress(parsing: $0) }
-        self.holders = holders.map { Set($0.compactMap { ShardAddress(parsing: $0) }) }
-        if self.shards.isEmpty { return nil }
-    }
-
-    /// The shards that may hold something by it.
-    var holding: [ShardAddress] { holders.map { $0.sorted() } ?? shards }
-
-    /// Whether whoever sees to this one need not think of the other.
-    func covers(_ other: StoredRing) -> Bool {
-        guard shards == other.shards else { return false }
-        guard let holders else { return true }
-        return other.holders.map(holders.isSuperset) ?? false
-    }
-}
-
-extension OtherRing {
-    /// Whether whoever sees to this one need not think of the other.
-    func covers(_ other: OtherRing) -> Bool { StoredRing(self).covers(StoredRing(other)) }
-}
-
-/// A stored ring, as it was read.
-struct RingEntry {
-    var key: String
-    var ring: StoredRing
-    /// Another one as soon as some replica has stored the ring again.
-    var modifyIndex: UInt64
-
-    /// What is stored: JSON.
-    struct Document: Codable {
-        var shards: [String]
-        var holders: [String]?
-        /// In nanoseconds since 1970. Consul takes the same value for no write at all, and a run that has settled the ring
-        /// as it was before would remove it.
-        var storedAt: Int64
-    }
-
-    init?(_ entry: KeyValueEntry) {
-        guard let document = try? JSONDecoder().decode(Document.self, from: entry.value),
-            let ring = StoredRing(shards: document.shards, holders: document.holders)
-        else { return nil }
-        key = entry.key
-        self.ring = ring
-        modifyIndex = entry.modifyIndex
-    }
-}
 
 /// What a starting replica finds.
 struct StoredRings {
