@@ -1,5 +1,6 @@
 """What must not happen while groups move: a copy deleted too early, two runs at once, a run that is never finished."""
 
+import json
 import signal
 import subprocess
 import time
@@ -163,22 +164,81 @@ def test_what_a_killed_run_did_not_look_after_is_put_right(lab):
     # What the run has pushed.
     for path, body in zip(paths, ["first 1\nsecond 2\n", "first 1\n", "first 1\n", "first 3\n"], strict=True):
         assert push(owner[path], path, body).status == 200
-    groups = [
-        {"labels": [["job", "many"], ["number", path.rsplit("/", 1)[1]]], "families": ["first", "second"]} for path in paths
-    ]
-    journal = {"from": wrong.address.text, "startedAt": started_at, "groups": groups}
-    cluster.consul.call("PUT", "/v1/kv/shardd/pushgateway/copying", journal)
+    journal = journal_of(wrong, started_at, {path: owner[path] for path in paths})
+    write_down(cluster, journal)
     done = reconcile(cluster.idle)
     assert done.code == 0, done
-    assert ask(cluster.consul.address, "GET", "/v1/kv/shardd/pushgateway/copying").status == 404
+    assert nothing_is_written_down(cluster)
     # What had to be put right is swept by the next run.
     assert reconcile(cluster.idle).code == 0
-    held = {path: [scrape.held(shard).get(path) for shard in cluster.shards] for path in paths}
-    whole = {path: [copy for copy in copies if copy is not None] for path, copies in held.items()}
+    whole = copies_of(cluster, paths)
     assert [len(whole[path]) for path in paths] == [1, 0, 1, 1], whole
     assert sorted(whole[dropped][0]) == ["earlier", "first"]
     assert list(whole[overwritten][0]["first"].metrics.values()) == ['{"value": "9"}']
     assert list(whole[unchanged][0]["first"].metrics.values()) == ['{"value": "3"}']
+
+
+def test_a_killed_run_is_looked_after_though_the_ring_has_changed(lab):
+    """What the owner of that time was given must not reach the owner of today as if it had always been there."""
+    cluster = Cluster(lab, consul=True, replicas=0)
+    found = owners(cluster.idle, cluster.shards, MANY)
+    wrong, before = cluster.shards[:2]
+    today = {wrong.address.text, before.address.text}
+    dropped, deleted = paths = [path for path in MANY if found[path] not in today][:2]
+    assert push(wrong, dropped, "first 1\n").status == 200
+    started_at = time.time_ns()
+    for path in paths:
+        assert push(before, path, "first 1\nsecond 2\n").status == 200
+    journal = journal_of(wrong, started_at, dict.fromkeys(paths, before))
+    write_down(cluster, journal)
+    assert reconcile(cluster.idle).code == 0
+    assert nothing_is_written_down(cluster)
+    whole = copies_of(cluster, paths)
+    assert [[sorted(copy) for copy in whole[path]] for path in paths] == [[["first"]], []]
+
+
+def test_what_a_killed_run_gave_stays_when_its_copy_was_lost_with_its_shard(lab):
+    cluster = Cluster(lab, consul=True, replicas=0)
+    found = owners(cluster.idle, cluster.shards, MANY)
+    lost = cluster.shards[0]
+    path = next(path for path in MANY if found[path] != lost.address.text)
+    owner = next(shard for shard in cluster.shards if shard.address.text == found[path])
+    assert push(lost, path, "first 1\n").status == 200
+    journal = journal_of(lost, time.time_ns(), {path: owner})
+    assert push(owner, path, "first 1\n").status == 200
+    write_down(cluster, journal)
+    lost.restart()
+    assert reconcile(cluster.idle).code == 0
+    assert [sorted(copy) for copy in copies_of(cluster, [path])[path]] == [["first"]]
+
+
+def journal_of(shard, started_at, given):
+    """What a run writes down before it gives owners what the shard holds of their groups."""
+    groups = [
+        {
+            "labels": [["job", "many"], ["number", path.rsplit("/", 1)[1]]],
+            "to": owner.address.text,
+            "families": ["first", "second"],
+        }
+        for path, owner in given.items()
+    ]
+    status = json.loads(ask(shard.address, "GET", "/api/v1/status").body)
+    start_time = status["data"]["start_time"]
+    return {"from": shard.address.text, "startTime": start_time, "startedAt": started_at, "groups": groups}
+
+
+def write_down(cluster, journal):
+    cluster.consul.call("PUT", f"/v1/kv/shardd/pushgateway/copying/{journal['from']}", journal)
+
+
+def nothing_is_written_down(cluster):
+    return ask(cluster.consul.address, "GET", "/v1/kv/shardd/pushgateway/copying/?recurse=1").status == 404
+
+
+def copies_of(cluster, paths):
+    """What shards hold of each group, each shard's copy on its own."""
+    held = [scrape.held(shard) for shard in cluster.shards]
+    return {path: [copies[path] for copies in held if path in copies] for path in paths}
 
 
 def nothing_lost(cluster):

@@ -90,19 +90,27 @@ final class ConsulLock {
         return RingStore.entries(outcome)
     }
 
-    /// What a run has pushed without having looked after it.
-    func readJournal() -> CopyJournal? {
-        guard case .response(let response) = session.send(client.request(.get, journalTarget + "raw=1")),
-            response.status == 200
-        else { return nil }
-        return try? JSONDecoder().decode(CopyJournal.self, from: Data(response.body))
+    /// What runs have pushed without having looked after it.
+    func readJournals() -> Result<[CopyJournal], RunFailure> {
+        let outcome = session.send(
+            client.request(.get, "\(journalFolder)\(query)\(query.isEmpty ? "?" : "&")recurse=1")
+        )
+        // 404: there is none.
+        guard case .response(let response) = outcome, [200, 404].contains(response.status) else {
+            return .failure(RunFailure("Consul does not tell what earlier runs have pushed"))
+        }
+        return .success(
+            KeyValueEntry.list(outcome).compactMap { try? JSONDecoder().decode(CopyJournal.self, from: $0.value) }
+        )
     }
 
-    /// Stores, or removes, what a run is about to push; false when the lock is lost, or Consul does not take it.
-    func write(_ journal: CopyJournal?) -> Bool {
+    /// Stores, or removes, what is about to be pushed of a shard's copies; false when the lock is lost, or Consul does not
+    /// take it.
+    func write(_ journal: CopyJournal?, from shard: ShardAddress) -> Bool {
         guard isHeld else { return false }
         let body = journal.flatMap { try? JSONEncoder().encode($0) }.map { Array($0) }
-        let request = client.request(body == nil ? .delete : .put, journalTarget, body: body ?? [])
+        let target = "\(journalFolder)\(client.escaped(shard.text))\(query)"
+        let request = client.request(body == nil ? .delete : .put, target, body: body ?? [])
         guard case .response(let response) = session.send(request) else { return false }
         return response.status == 200
     }
@@ -159,9 +167,8 @@ final class ConsulLock {
         return "/v1/kv/shardd/\(name)/reconcile\(query)\(query.isEmpty ? "?" : "&")"
     }
 
-    private var journalTarget: String {
-        let name = client.escaped(client.settings.serviceName)
-        return "/v1/kv/shardd/\(name)/copying\(query)\(query.isEmpty ? "?" : "&")"
+    private var journalFolder: String {
+        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/copying/"
     }
 
     private var keyTarget: String { ConsulLock.keyTarget(client) }

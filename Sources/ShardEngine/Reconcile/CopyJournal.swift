@@ -8,30 +8,61 @@ struct CopyJournal: Codable, Equatable, Sendable {
     struct Group: Codable, Equatable, Sendable {
         /// The grouping labels, each a name and a value.
         var labels: [[String]]
+        /// The owner that was given it, as `host:port`.
+        var to: String
         /// The names of the families.
         var families: [String]
     }
 
     /// The shard whose copies are pushed, as `host:port`.
     var from: String
+    /// When that shard's process was started, as it told.
+    var startTime: String?
     /// When the first of the pushes was about to be made, in nanoseconds since 1970.
     var startedAt: Int64
     var groups: [Group]
 
-    init(from: ShardAddress, startedAt: Int64, _ pushes: [GroupLabels: Set<String>]) {
+    init(
+        from: ShardAddress,
+        startTime: String?,
+        startedAt: Int64,
+        _ pushes: [GroupLabels: Set<String>],
+        owner: (GroupLabels) -> ShardAddress
+    ) {
         self.from = from.text
+        self.startTime = startTime
         self.startedAt = startedAt
         groups = pushes.map { labels, families in
-            Group(labels: labels.pairs.map { [$0.name, $0.value] }, families: families.sorted())
+            let pairs = labels.pairs.map { [$0.name, $0.value] }
+            return Group(labels: pairs, to: owner(labels).text, families: families.sorted())
         }
     }
 
     /// What was pushed of each group.
     var pushes: [GroupLabels: Set<String>] {
-        let pairs = groups.map { group in
-            let labels = group.labels.filter { $0.count == 2 }.map { LabelPair(name: $0[0], value: $0[1]) }
-            return (GroupLabels(labels), Set(group.families))
+        Dictionary(groups.map { ($0.groupLabels, Set($0.families)) }) { $0.union($1) }
+    }
+
+    /// The owner of each group at that time.
+    var owners: [GroupLabels: ShardAddress] {
+        let pairs = groups.compactMap { group in
+            ShardAddress(parsing: group.to).map { (group.groupLabels, $0) }
         }
-        return Dictionary(pairs) { $0.union($1) }
+        return Dictionary(pairs) { first, _ in first }
+    }
+
+    /// About how many bytes a group takes: a value in Consul may have 512 kB.
+    static func size(of group: GroupLabels, _ families: some Sequence<String>) -> Int {
+        let labels = group.pairs.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count }
+        return families.reduce(labels + 100) { $0 + $1.utf8.count + 3 }
+    }
+
+    /// What is pushed between two looks may take so much of it.
+    static let roomForBatch = 128 << 10
+}
+
+extension CopyJournal.Group {
+    fileprivate var groupLabels: GroupLabels {
+        GroupLabels(labels.filter { $0.count == 2 }.map { LabelPair(name: $0[0], value: $0[1]) })
     }
 }

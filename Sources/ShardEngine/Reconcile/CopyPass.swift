@@ -8,10 +8,11 @@ struct CopyPass {
     private var left: [GroupLabels]
     private let batchSize: Int
     private var attempts: [GroupLabels: Int] = [:]
+    /// When the shard's process was started, as it tells.
     private var startTime: String?
     /// When the first push was about to be made, in nanoseconds since 1970.
     private let startedAt: Int64
-    /// What was pushed, and has not been found unchanged by a look since.
+    /// What was pushed, or may have been, and has not been found unchanged by a look since.
     private var unconfirmed: [GroupLabels: Set<String>] = [:]
     /// Whether the journal has something of this pass.
     private var isWritten = false
@@ -33,6 +34,7 @@ struct CopyPass {
         left = groups.reversed()
         batchSize = RunSettings.batch(of: groups.count)
         startedAt = wallClockNanoseconds()
+        startTime = run.client.startTime(of: from)
     }
 
     /// Sees to pushes of an earlier run: what it gave owners is taken for not given, and their copies are looked at.
@@ -40,6 +42,7 @@ struct CopyPass {
         self.from = from
         self.run = run
         startedAt = journal.startedAt
+        startTime = journal.startTime
         for (group, names) in journal.pushes {
             let owner = run.places.owner(of: group)
             let held = run.listings[owner]?.groups[group]?.families ?? [:]
@@ -55,23 +58,29 @@ struct CopyPass {
         isWritten = true
     }
 
-    /// Copies all.
-    mutating func carryOut() {
-        defer { forget() }
-        guard left.contains(where: { move($0) != nil || doubtful[$0] != nil }) else { return }
-        startTime = run.client.startTime(of: from)
+    /// Copies all; false when something is left that was pushed and has yet to be looked after.
+    mutating func carryOut() -> Bool {
+        if left.contains(where: { move($0) != nil || doubtful[$0] != nil }) { copy() }
+        let vanished = run.ledger.vanished
+        if !vanished.isEmpty, run.removeResurrected() {
+            for group in vanished { unconfirmed[group] = nil }
+        }
+        guard unconfirmed.isEmpty else { return false }
+        return !isWritten || forget()
+    }
+
+    private mutating func copy() {
         // What was read first is old by now.
         guard look() else { return }
         for group in doubtful.keys {
             let copy = run.listings[from]?.groups[group]
-            if copy == nil { run.ledger.noteVanished(group) }
-            if copy?.obstacle != nil || copy == nil { unconfirmed[group] = nil }
+            if copy == nil { vanished(group) }
+            if copy?.obstacle != nil { unconfirmed[group] = nil }
         }
         while !left.isEmpty, run.mayGoOn {
-            let batch = left.suffix(batchSize)
-            left.removeLast(batch.count)
-            let moves = batch.compactMap { move($0) }
-            guard !moves.isEmpty, note(moves) else { continue }
+            let moves = nextMoves()
+            guard !moves.isEmpty else { continue }
+            guard note(moves) else { return }
             let done = push(moves)
             // Before a shard has deleted a group, it has answered already that it has.
             run.wait(CopyPass.deletionTime)
@@ -81,16 +90,46 @@ struct CopyPass {
         }
     }
 
-    /// Nothing is left to be looked after.
-    private func forget() {
-        if isWritten, unconfirmed.isEmpty { _ = run.write(nil) }
+    /// The next groups, as many as may be pushed between two looks, and fit into the journal.
+    private mutating func nextMoves() -> [Move] {
+        var moves: [Move] = []
+        var size = 0
+        while moves.count < batchSize, size < CopyJournal.roomForBatch, let group = left.popLast() {
+            guard let move = move(group) else { continue }
+            moves.append(move)
+            size += CopyJournal.size(of: group, move.families.keys)
+        }
+        return moves
+    }
+
+    /// Nothing is left to be looked after; false when Consul does not take that.
+    private func forget() -> Bool {
+        if run.write(nil, from: from) { return true }
+        run.problem("Consul does not take down that the copies from \(from) are looked after")
+        return false
+    }
+
+    /// The copy is gone: by a DELETE, unless the shard has lost everything.
+    private mutating func vanished(_ group: GroupLabels) {
+        if let startTime, run.client.startTime(of: from) == startTime {
+            run.ledger.noteVanished(group)
+        } else {
+            unconfirmed[group] = nil
+        }
     }
 
     /// Writes down what is about to be pushed; false when it cannot be.
     private mutating func note(_ moves: [Move]) -> Bool {
         for move in moves { unconfirmed[move.copy.labels, default: []].formUnion(move.families.keys) }
         isWritten = true
-        if run.write(CopyJournal(from: from, startedAt: startedAt, unconfirmed)) { return true }
+        let journal = CopyJournal(
+            from: from,
+            startTime: startTime,
+            startedAt: startedAt,
+            unconfirmed,
+            owner: run.places.owner(of:)
+        )
+        if run.write(journal, from: from) { return true }
         run.problem("Consul does not take down what is about to be pushed from \(from)")
         return false
     }
@@ -133,10 +172,13 @@ struct CopyPass {
         var failed: [ShardClient.Order] = []
         for (move, answer) in zip(moves, answers) {
             switch answer {
-            case .failed(let reason):
-                let group = run.places.text(of: move.copy.labels)
+            case .refused(let reason):
                 unconfirmed[move.copy.labels] = nil
-                run.problem("\(group) stays on \(from): \(move.owner) does not take it: \(reason)")
+                isNotTaken(move, reason)
+            case .failed(let reason):
+                // It may have been.
+                run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
+                isNotTaken(move, reason)
             case .done(let isChecked):
                 run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
                 if isChecked, move.hasFailed { failed.append(failingOrder(move)) }
@@ -145,6 +187,11 @@ struct CopyPass {
         }
         _ = run.client.carryOut(failed)
         return done
+    }
+
+    private func isNotTaken(_ move: Move, _ reason: String) {
+        let group = run.places.text(of: move.copy.labels)
+        run.problem("\(group) stays on \(from): \(move.owner) does not take it: \(reason)")
     }
 
     private func order(_ move: Move, _ method: Method, _ families: [String: FamilyCopy]) -> ShardClient.Order {
@@ -169,10 +216,7 @@ struct CopyPass {
     private mutating func confirm(_ move: Move) {
         let group = move.copy.labels
         guard let now = run.listings[from]?.groups[group] else {
-            unconfirmed[group] = nil
-            // Gone by a DELETE, unless the shard has lost everything.
-            if let startTime, run.client.startTime(of: from) == startTime { run.ledger.noteVanished(group) }
-            return
+            return vanished(group)
         }
         var isUnchanged = true
         for (name, family) in move.families {

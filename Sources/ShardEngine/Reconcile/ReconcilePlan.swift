@@ -54,9 +54,12 @@ final class GroupPlaces {
     private let path = GroupPath()
     private var owners: [GroupLabels: ShardAddress] = [:]
 
-    /// - Parameter ring: must not be empty.
-    init(_ ring: Ring) {
+    /// - Parameters:
+    ///   - ring: must not be empty.
+    ///   - owners: of groups that go by something else than the ring.
+    init(_ ring: Ring, owners: [GroupLabels: ShardAddress] = [:]) {
         self.ring = ring
+        self.owners = owners
     }
 
     /// The shard that owns the group.

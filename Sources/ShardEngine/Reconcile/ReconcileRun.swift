@@ -29,12 +29,26 @@ final class ReconcileRun {
     /// The latest listing of each shard that could be listed.
     var listings: [ShardAddress: ShardListing] = [:]
     var ledger = RunLedger()
+    /// Shards of whose copies something was pushed that has yet to be looked after.
+    private(set) var inDoubt: Set<ShardAddress> = []
+    /// Those that an earlier run has left so: nothing else may be done with their copies before.
+    private let unrecovered: Set<ShardAddress>
 
-    init(session: HTTPSession, settings: RunSettings) {
+    /// - Parameters:
+    ///   - unrecovered: shards of whose copies an earlier run has pushed something that has yet to be looked after.
+    ///   - owners: of groups that go by something else than the ring.
+    init(
+        session: HTTPSession,
+        settings: RunSettings,
+        unrecovered: Set<ShardAddress> = [],
+        owners: [GroupLabels: ShardAddress] = [:]
+    ) {
         self.session = session
         self.settings = settings
         client = ShardClient(session: session, headers: settings.headers)
-        places = GroupPlaces(settings.ring)
+        places = GroupPlaces(settings.ring, owners: owners)
+        self.unrecovered = unrecovered
+        inDoubt = unrecovered
     }
 
     /// Lists the shards and finds what is not where it belongs. Of a shard that cannot be listed nobody can tell what its
@@ -76,34 +90,45 @@ final class ReconcileRun {
     /// What has been done so far.
     var result: RunOutcome { outcome }
 
-    /// Looks after what a run has pushed that did not live to do so itself; nothing else may be pushed before.
+    /// Looks after what an earlier run has pushed and could not look after itself. Its owners are this run's, though the
+    /// ring may be another one by now.
     func recover(_ journal: CopyJournal) {
-        guard let from = ShardAddress(parsing: journal.from), listings[from] != nil else {
-            // Of a shard that is gone nobody can tell what has been taken from its copies meanwhile.
-            if !settings.ring.shards.contains(where: { $0.text == journal.from }) { _ = write(nil) }
-            return problem("\(journal.from) cannot be asked for what a run has pushed that was broken off")
-        }
-        var pass = CopyPass(from: from, after: journal, run: self)
-        pass.carryOut()
+        guard let from = ShardAddress(parsing: journal.from) else { return }
+        _ = plan()
+        guard !isLookedAfter(journal, from) else { return }
+        inDoubt.insert(from)
+        problem("what an earlier run has pushed from \(from) has yet to be looked after")
     }
 
-    /// Writes down, or forgets, what is about to be pushed; false when it cannot.
-    func write(_ journal: CopyJournal?) -> Bool { settings.journal(journal) }
+    private func isLookedAfter(_ journal: CopyJournal, _ from: ShardAddress) -> Bool {
+        let wanted = Set(journal.owners.values).union([from])
+        let missing = (settings.ring.shards + settings.others).filter { wanted.contains($0) && listings[$0] == nil }
+        // What shards that are away hold, or lack, they are told when they are back.
+        guard missing.allSatisfy(outcome.unreached.contains) else { return false }
+        guard listings[from] != nil else { return write(nil, from: from) }
+        var pass = CopyPass(from: from, after: journal, run: self)
+        return pass.carryOut()
+    }
+
+    /// Writes down, or forgets, what is about to be pushed of a shard's copies; false when it cannot.
+    func write(_ journal: CopyJournal?, from shard: ShardAddress) -> Bool { settings.journal(journal, shard) }
 
     /// Gives owners what strays hold, the copies of each shard together.
     func copy(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
             let able = strays.filter { listings[$0.to] != nil }
             if able.count < strays.count { problem("owners of groups on \(from) cannot be asked") }
+            guard !able.isEmpty, !unrecovered.contains(from) else { continue }
             var pass = CopyPass(from: from, able.map(\.labels), run: self)
-            pass.carryOut()
+            if !pass.carryOut() { inDoubt.insert(from) }
         }
         outcome.moved = ledger.confirmedCount
     }
 
-    /// Deletes what owners have got, after another look, and what has come back to owners after its DELETE.
+    /// Deletes what owners have got, after another look.
     func sweep(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
+            guard !unrecovered.contains(from) else { continue }
             var left = strays.map(\.labels)[...]
             while !left.isEmpty, mayGoOn {
                 // What owners have, they have had since the plan; the copy may have changed a moment ago.
@@ -114,7 +139,6 @@ final class ReconcileRun {
                 pace(batch.count)
             }
         }
-        removeResurrected()
         outcome.duplicates = max(0, outcome.duplicates - outcome.deleted)
     }
 
@@ -132,32 +156,40 @@ final class ReconcileRun {
         }
     }
 
-    private func delete(_ groups: [GroupLabels], on shard: ShardAddress) {
+    /// Returns whether all of them are gone.
+    @discardableResult
+    private func delete(_ groups: [GroupLabels], on shard: ShardAddress) -> Bool {
+        var areGone = true
         let orders = groups.map { ShardClient.Order(shard: shard, method: .delete, path: places.path(of: $0)) }
         for (group, answer) in zip(groups, client.carryOut(orders)) {
-            if case .failed(let reason) = answer {
+            switch answer {
+            case .done: outcome.deleted += 1
+            case .refused(let reason), .failed(let reason):
+                areGone = false
                 problem("\(places.text(of: group)) cannot be deleted on \(shard): \(reason)")
-            } else {
-                outcome.deleted += 1
             }
         }
+        return areGone
     }
 
+    // MARK: What the passes need
+
     /// A DELETE may have reached the copy and its owner before what was read of the copy reached the owner: then the owner
-    /// holds that and nothing else, and no copy is left.
-    private func removeResurrected() {
+    /// holds that and nothing else, and no copy is left. Returns whether owners have none of that any more.
+    func removeResurrected() -> Bool {
         let doubtful = ledger.vanished
-        guard !doubtful.isEmpty, relist(Set(doubtful.map { places.owner(of: $0) })) else { return }
+        guard relist(Set(doubtful.map { places.owner(of: $0) })) else { return false }
+        var areGone = true
         for (owner, groups) in Dictionary(grouping: doubtful, by: { places.owner(of: $0) }) {
             let unchanged = groups.filter { group in
                 guard let held = listings[owner]?.groups[group] else { return false }
                 return ledger.foreignFamilies(of: held).isEmpty
             }
-            delete(unchanged, on: owner)
+            areGone = delete(unchanged, on: owner) && areGone
         }
+        if areGone { ledger.forgetVanished() }
+        return areGone
     }
-
-    // MARK: What the passes need
 
     /// Lists a shard: what it holds of others' groups as a whole, of its own the times only.
     func look(at shard: ShardAddress, alsoWanted: Set<GroupLabels> = []) -> Result<ShardListing, RunFailure> {
@@ -220,8 +252,8 @@ struct RunSettings {
     var untold: () -> Set<ShardAddress>? = { [] }
     /// Whether a shard may be taken at its word, by when its process was started, as it tells.
     var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
-    /// Writes down what is about to be pushed, and, given nil, forgets it; tells whether it could.
-    var journal: (CopyJournal?) -> Bool = { _ in true }
+    /// Writes down what is about to be pushed of a shard's copies, and, given nil, forgets it; tells whether it could.
+    var journal: (CopyJournal?, ShardAddress) -> Bool = { _, _ in true }
     /// Whether this is still the one to change anything.
     var mayGoOn: () -> Bool = { true }
 

@@ -42,6 +42,11 @@ struct RunLedger {
         vanishedGroups.insert(group)
     }
 
+    /// Owners have nothing left of what has vanished.
+    mutating func forgetVanished() {
+        vanishedGroups = []
+    }
+
     /// How many groups owners have been given.
     var confirmedCount: Int { pushed.values.count(where: \.isConfirmed) }
 

@@ -88,16 +88,28 @@ final class RunProtocol {
         case .acquired: break
         }
         onState(state)
+        defer { lock?.release(state) }
         guard let stored = lock.map({ $0.storedRings() }) ?? [] else {
-            lock?.release(state)
             return .failed("Consul does not tell by which rings groups may lie")
         }
         ringsAtStart = stored
         order.add(stored.map(\.ring))
-        let run = ReconcileRun(session: session, settings: settings(order))
-        carryOut(run, order, lock?.readJournal(), onPlan)
-        lock?.release(state)
-        return .ended(run.result)
+        switch lock?.readJournals() ?? .success([]) {
+        case .failure(let failure): return .failed(failure.reason)
+        case .success(let journals):
+            let recoveries = journals.map { recover($0, order) }
+            let unrecovered = recoveries.reduce(into: Set()) { $0.formUnion($1.inDoubt) }
+            let run = ReconcileRun(session: session, settings: settings(order), unrecovered: unrecovered)
+            for reason in recoveries.flatMap(\.result.problems) { run.problem(reason) }
+            carryOut(run, order, onPlan)
+            return .ended(run.result)
+        }
+    }
+
+    private func recover(_ journal: CopyJournal, _ order: Order) -> ReconcileRun {
+        let recovery = ReconcileRun(session: session, settings: settings(order), owners: journal.owners)
+        recovery.recover(journal)
+        return recovery
     }
 
     private func settings(_ order: Order) -> RunSettings {
@@ -116,7 +128,7 @@ final class RunProtocol {
                 let isYoung = order.isDue && order.draining.isEmpty && isYounger(startTime, than: grace)
                 return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway || isYoung, grace: grace)
             },
-            journal: { [unowned self] in lock?.write($0) ?? true },
+            journal: { [unowned self] in lock?.write($0, from: $1) ?? true },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
         )
     }
@@ -127,23 +139,19 @@ final class RunProtocol {
         return wallClockNanoseconds() - startedAt < Int64(grace.nanoseconds)
     }
 
-    private func carryOut(
-        _ run: ReconcileRun,
-        _ order: Order,
-        _ journal: CopyJournal?,
-        _ onPlan: ([Stray]) -> Void
-    ) {
+    private func carryOut(_ run: ReconcileRun, _ order: Order, _ onPlan: ([Stray]) -> Void) {
         let strays = run.plan().strays
         let areAllListed = run.result.problems.isEmpty
         onPlan(strays)
-        if let journal { run.recover(journal) }
-        if journal == nil || run.result.problems.isEmpty { run.copy(strays) }
+        run.copy(strays)
         guard run.mayGoOn else { return run.problem("the run was broken off") }
-        let needsSteps = order.isDue || !strays.isEmpty || journal != nil
+        let needsSteps = order.isDue || !strays.isEmpty
         // While an owner lacks something that it cannot be given, nobody may take the copy for superfluous.
         let isAllCopied = run.result.problems.isEmpty
         if needsSteps, isAllCopied, !enter(.copied, run, order) { return run.problem("the lock was lost") }
-        if !isAllCopied, areAllListed, !enter(.settled, run, order) { return run.problem("the lock was lost") }
+        if !isAllCopied, areAllListed, run.inDoubt.isEmpty, !enter(.settled, run, order) {
+            return run.problem("the lock was lost")
+        }
         if needsSteps {
             session.pause(order.hold)
             run.sweep(run.plan().strays)

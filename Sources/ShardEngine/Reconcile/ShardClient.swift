@@ -7,6 +7,8 @@ final class ShardClient {
         /// It has done it; whether it has checked the push for consistency first.
         case done(isChecked: Bool)
         /// It has not: the reason.
+        case refused(String)
+        /// It has not answered, and may have done it or not: the reason.
         case failed(String)
     }
 
@@ -21,6 +23,8 @@ final class ShardClient {
 
     private let session: HTTPSession
     private let headers: [(name: String, value: String)]
+    /// Shards that have left an order without an answer.
+    private var silent: Set<ShardAddress> = []
 
     /// - Parameter headers: of every request.
     init(session: HTTPSession, headers: [(name: String, value: String)]) {
@@ -67,29 +71,48 @@ final class ShardClient {
         return processStartTime(response.body)
     }
 
-    /// Has shards do things, several at a time; the answers are in the order of the orders.
+    /// Has shards do things, several at a time; the answers are in the order of the orders. A shard that has left one
+    /// without an answer is not given more: each would take its time.
     func carryOut(_ orders: [Order]) -> [Answer] {
-        let requests = orders.map { order in
-            HTTPRequest(
-                method: order.method,
-                host: order.shard.host,
-                port: order.shard.port,
-                target: order.path,
-                headers: headers + (order.body.isEmpty ? [] : [("Content-Type", order.contentType)]),
-                body: order.body,
-                timeout: ShardClient.orderTimeout
-            )
-        }
-        return session.sendAll(requests, atOnce: ShardClient.atOnce).map { outcome in
-            switch outcome {
-            case .failed(let reason):
-                return .failed(reason)
-            case .response(let response) where (200..<300).contains(response.status):
-                return .done(isChecked: response.status == 200)
-            case .response(let response):
-                let text = String(decoding: response.body.prefix(200), as: UTF8.self)
-                return .failed("it answered \(response.status): \(text.replacing("\n", with: " "))")
+        var answers: [Answer] = []
+        while answers.count < orders.count {
+            let next = orders[answers.count...].prefix(ShardClient.ordersInARow)
+            let unable = silent
+            let able = next.filter { !unable.contains($0.shard) }
+            var outcomes = session.sendAll(able.map(request), atOnce: ShardClient.atOnce).makeIterator()
+            for order in next {
+                guard !unable.contains(order.shard), let outcome = outcomes.next() else {
+                    answers.append(.refused("it has left another request without an answer"))
+                    continue
+                }
+                if case .failed = outcome { silent.insert(order.shard) }
+                answers.append(answer(outcome))
             }
+        }
+        return answers
+    }
+
+    private func request(_ order: Order) -> HTTPRequest {
+        HTTPRequest(
+            method: order.method,
+            host: order.shard.host,
+            port: order.shard.port,
+            target: order.path,
+            headers: headers + (order.body.isEmpty ? [] : [("Content-Type", order.contentType)]),
+            body: order.body,
+            timeout: ShardClient.orderTimeout
+        )
+    }
+
+    private func answer(_ outcome: HTTPOutcome) -> Answer {
+        switch outcome {
+        case .failed(let reason):
+            return .failed(reason)
+        case .response(let response) where (200..<300).contains(response.status):
+            return .done(isChecked: response.status == 200)
+        case .response(let response):
+            let text = String(decoding: response.body.prefix(200), as: UTF8.self)
+            return .refused("it answered \(response.status): \(text.replacing("\n", with: " "))")
         }
     }
 
@@ -99,6 +122,8 @@ final class ShardClient {
     /// With its consistency check on, a large Pushgateway takes tens of milliseconds for each.
     private static let orderTimeout = TimeSpan.seconds(10)
     private static let atOnce = 8
+    /// Between looks for shards that have left some without an answer.
+    private static let ordersInARow = 64
 }
 
 /// When a shard's process was started, by its answer to `/api/v1/status`.
