@@ -29,8 +29,10 @@
 /// A descriptor that other threads can make readable; -1 when there is none left.
 static inline int shardd_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
-/// Has the calling thread sleep for as long as it asks for, and not up to 50 µs longer.
-static inline void shardd_sleep_precisely(void) { prctl(PR_SET_TIMERSLACK, 1UL); }
+/// Whether the calling thread sleeps for as long as it asks for, or up to 50 µs longer, which is the default.
+static inline void shardd_sleep_precisely(int is_precise) {
+  prctl(PR_SET_TIMERSLACK, is_precise ? 1UL : 0UL);
+}
 
 /// The first of a request's or response's headers; the next one is `next.tqe_next`.
 static inline struct evkeyval *shardd_first_header(const struct evkeyvalq *headers) {

@@ -12,6 +12,7 @@ final class StaticDiscovery {
     private var servers: [ShardAddress]
     private var membership: StaticMembership
     private var timer: Timer?
+    private var next: Timer?
     private var probes: [ShardAddress: HealthProbe] = [:]
     /// Servers that this round has yet to probe, the next one last.
     private var waiting: [ShardAddress] = []
@@ -33,6 +34,7 @@ final class StaticDiscovery {
         servers = configuration.servers
         membership = StaticMembership(shards: servers, fall: check.fall, rise: check.rise)
         timer = Timer(loop: loop) { [unowned self] in probeAll() }
+        next = Timer(loop: loop) { [unowned self] in probeNext() }
     }
 
     /// Starts to probe.
@@ -59,26 +61,31 @@ final class StaticDiscovery {
         timer?.schedule(after: check.interval)
     }
 
+    /// Begins some probes, and the others a moment later: answers to all of them at once would hold pushes up.
     private func probeNext() {
-        while probes.count < StaticDiscovery.probeLimit, let shard = waiting.popLast() {
+        let ticks = check.interval.seconds / 2 / StaticDiscovery.tick.seconds
+        var left = max(StaticDiscovery.probesInATick, Int((Double(servers.count) / ticks).rounded(.up)))
+        while left > 0, probes.count < StaticDiscovery.probeLimit, let shard = waiting.popLast() {
             guard probes[shard] == nil else { continue }
+            left -= 1
             probes[shard] = HealthProbe(shard, check: check, loop: loop, resolver: resolver) { [unowned self] outcome in
                 probed(shard, outcome)
             }
         }
+        if !waiting.isEmpty { next?.schedule(after: StaticDiscovery.tick) }
     }
 
     private func probed(_ shard: ShardAddress, _ outcome: ProbeOutcome) {
         probes[shard] = nil
-        probeNext()
         metrics.count(outcome == .healthy ? .success : .unreachable)
+        let before = membership.shards
         let hasChanged = membership.record(shard, isHealthy: outcome == .healthy)
         if hasChanged {
             var metadata: Logger.Metadata = ["shard": "\(shard)"]
             if case .failed(let reason) = outcome { metadata["reason"] = "\(reason)" }
             logger.info(outcome == .healthy ? "shard is healthy" : "shard is unhealthy", metadata: metadata)
         }
-        tell()
+        if membership.shards != before { tell() }
     }
 
     private func tell() {
@@ -87,4 +94,7 @@ final class StaticDiscovery {
 
     /// How many descriptors probes may take at a time: with none left, healthy shards would seem dead.
     private static let probeLimit = 32
+    private static let tick = TimeSpan.milliseconds(10)
+    /// As long as a round takes no more than half of the interval so.
+    private static let probesInATick = 8
 }

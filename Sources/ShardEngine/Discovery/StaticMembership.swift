@@ -6,6 +6,9 @@ struct StaticMembership {
         var isUp = true
         /// Outcomes in a row that speak against `isUp`.
         var contrary = 0
+
+        /// Whether it is up, and nothing speaks against that.
+        var isSound: Bool { isUp && contrary == 0 }
     }
 
     /// Failures in a row that take a shard out.
@@ -13,6 +16,10 @@ struct StaticMembership {
     /// Successes in a row that bring it back.
     var rise: Int
     private var healths: [ShardAddress: Health] = [:]
+    /// How many are sound.
+    private var soundCount = 0
+    /// Whether shards have become healthy or unhealthy since `last` was made.
+    private var isLastOld = false
     /// What the ring was made of when shards last were healthy.
     private var last: [ShardAddress]
 
@@ -22,6 +29,7 @@ struct StaticMembership {
         self.rise = rise
         last = shards
         for shard in shards { healths[shard] = Health() }
+        soundCount = healths.count
     }
 
     /// The healthy shards; when there is none, those that last were.
@@ -33,6 +41,7 @@ struct StaticMembership {
     mutating func record(_ shard: ShardAddress, isHealthy: Bool) -> Bool {
         guard var health = healths[shard] else { return false }
         var hasChanged = false
+        let wasSound = health.isSound
         if isHealthy == health.isUp {
             health.contrary = 0
         } else {
@@ -41,6 +50,8 @@ struct StaticMembership {
             if hasChanged { health = Health(isUp: isHealthy) }
         }
         healths[shard] = health
+        soundCount += (health.isSound ? 1 : 0) - (wasSound ? 1 : 0)
+        isLastOld = isLastOld || hasChanged
         keepLast()
         return hasChanged
     }
@@ -50,8 +61,9 @@ struct StaticMembership {
     /// When all fail together, each reaches `fall` before the next one does: leaving them out one by one would end with a
     /// ring of the one that was probed last.
     private mutating func keepLast() {
-        let up = healths.filter(\.value.isUp)
-        if up.values.contains(where: { $0.contrary == 0 }) { last = up.keys.sorted() }
+        guard isLastOld, soundCount > 0 else { return }
+        last = healths.filter(\.value.isUp).keys.sorted()
+        isLastOld = false
     }
 
     /// Goes over to another set of shards; those that stay keep their health.
@@ -62,5 +74,7 @@ struct StaticMembership {
         let up = shards.filter { healths[$0]?.isUp == true }
         let kept = last.filter(shards.contains)
         last = up.isEmpty ? (kept.isEmpty ? shards : kept) : up
+        soundCount = healths.values.count(where: \.isSound)
+        isLastOld = true
     }
 }

@@ -14,8 +14,13 @@ public final class EventLoop {
     private var parked: [() -> Void] = []
     private var isStopped = false
     private var wakeUp: DescriptorEvent?
-    /// How far apart turns begin, at least; zero: as soon as something is ready.
-    var turnPeriod = TimeSpan.zero
+    /// How far apart turns begin, at least; zero: as soon as something is ready. To be set on the loop's thread.
+    var turnPeriod = TimeSpan.zero {
+        didSet {
+            let isPaced = turnPeriod > .zero
+            if isPaced != (oldValue > .zero) { shardd_sleep_precisely(isPaced ? 1 : 0) }
+        }
+    }
     private var lastTurn = MonotonicTime(nanoseconds: 0)
 
     /// Makes a loop on epoll with its changelist: one epoll_ctl for all the changes that a turn makes to a descriptor.
@@ -41,7 +46,6 @@ public final class EventLoop {
     /// Runs turns until `stop()`.
     public func run() {
         isStopped = false
-        shardd_sleep_precisely()
         while !isStopped { turn() }
     }
 

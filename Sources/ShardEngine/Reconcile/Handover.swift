@@ -251,9 +251,14 @@ final class Handover {
         guard hold > .zero, !new.isEmpty else { return }
         build(new, visit: .removal) { [unowned self] built in
             heard += built.filter { !isKnown(StoredRing($0)) }.map { ($0, loop.now) }
-            heardTimer?.schedule(after: hold)
+            awaitHeard()
             publish()
         }
+    }
+
+    private func awaitHeard() {
+        guard let first = heard.map(\.at).min() else { return }
+        heardTimer?.schedule(after: max(first.advanced(by: hold).since(loop.now), Handover.leastWait))
     }
 
     private func isKnown(_ stored: StoredRing) -> Bool {
@@ -266,7 +271,7 @@ final class Handover {
         let now = loop.now
         let due = heard.filter { now.since($0.at) >= hold && $0.other.ring.shards != next?.shards }
         for (other, _) in due { add(OtherRing(ring: other.ring, visit: .copy, shards: other.shards), isNew: false) }
-        if !heard.isEmpty { heardTimer?.schedule(after: hold) }
+        awaitHeard()
         if !due.isEmpty { publish() }
     }
 
@@ -296,6 +301,8 @@ final class Handover {
     }
 
     private static let clockMargin = 0.25
+    /// For a heard ring that is about to be in force here.
+    private static let leastWait = TimeSpan.milliseconds(50)
     /// Rings that are remembered at a time.
     private static let pastLimit = 8
 }
