@@ -1,7 +1,7 @@
 # shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit-test system-test lint check \
+.PHONY: help build run test unit-test system-test picture lint check \
 	bench bench-quick bench-compare bench-sharding bench-moving bench-stalls bench-gate
 
 help: ## Show this list
@@ -23,6 +23,10 @@ unit-test: ## The tests of the engine alone
 system-test: build ## The tests with real processes; PYTEST='-k name -x' chooses
 	@scripts/install-deps test consul consul-sd oracle
 	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest Tests/System $(PYTEST)
+
+picture: ## docs/scaling.svg, of what the scale tests see
+	$(MAKE) system-test PYTEST='-k test_scale'
+	/usr/bin/python3 -B Tests/System/harness/picture.py
 
 lint: check ## Layout and formatting
 	swift format lint --strict --recursive Package.swift Sources Tests Benchmarks

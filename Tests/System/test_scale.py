@@ -7,7 +7,7 @@ behind shows as samples that are stale, and lower than the one before.
 import time
 
 import pytest
-from harness import scrape
+from harness import picture, scrape
 from harness.growing import Growing, judge
 from harness.net import wait_until
 from harness.prometheus import WITH_CONSUL, by_consul, by_http
@@ -75,15 +75,44 @@ def check(verdict, growing):
     assert verdict.longest_gap < LONGEST_GAP, verdict.longest_gap
 
 
+def resting_at_first():
+    """Groups whose first push comes when there are six shards."""
+    return {group for group in range(GROUPS) if group % 6 == 4}
+
+
+def resting_from_now(growing, remainder):
+    """Groups of jobs that have ended: nothing but a run can move them."""
+    growing.resting |= {group for group in range(GROUPS) if group % 3 == remainder}
+
+
+def check_and_keep(name, setup, growing, steps):
+    """What both Prometheuses have of it; the second one's is for the picture."""
+    ended = time.time()
+    began = growing.began
+    found = verdicts(setup, growing)
+    for prometheus, verdict in zip(setup.prometheuses, found):
+        print(f"{prometheus.name}: {verdict.text()}")
+    wrong = picture.wrong_by_second(
+        found[0], began, ended, applied_within=APPLIED_WITHIN, longest_gap=LONGEST_GAP
+    )
+    picture.keep(name, 2 * GROUPS, [(what, moment - began) for what, moment in steps], wrong)
+    return found
+
+
 def test_scale_out_and_in_under_load(lab):
     setup = Setup(lab, RECONCILE)
     shards, replicas = setup.shards, setup.replicas
-    with Growing(replicas, GROUPS) as growing:
+    with Growing(replicas, GROUPS, resting_at_first()) as growing:
         time.sleep(3)
+        resting_from_now(growing, 0)
+        steps = [("3 to 6 shards", time.time())]
         setup.scale_out()
         measured("scale-out, until settled", wait_reconciled, replicas, shards, timeout=40)
         assert all(scrape.held(shard) for shard in shards), "a new shard has got no group"
+        growing.wake(resting_at_first())
         time.sleep(2)
+        resting_from_now(growing, 1)
+        steps.append(("6 to 3", time.time()))
         for shard in reversed(shards[3:]):
             began = time.monotonic()
             result = drain(replicas[0], shard)
@@ -98,29 +127,41 @@ def test_scale_out_and_in_under_load(lab):
     at = scrape.places(shards[:3])
     assert len(at) == GROUPS and all(len(places) == 1 for places in at.values())
     print(f"{sum(map(len, growing.answered))} pushes")
-    for prometheus, verdict in zip(setup.prometheuses, verdicts(setup, growing)):
-        print(f"{prometheus.name}: {verdict.text()}")
+    for prometheus, verdict in zip(setup.prometheuses, check_and_keep("on", setup, growing, steps)):
         check(verdict, growing)
         assert prometheus.targets() == texts(shards[:3])
         (count,) = prometheus.query('count({__name__=~"grow_.*"})')
         assert count["value"][1] == str(2 * GROUPS)
 
 
-def test_without_reconciling_the_old_copies_are_seen(lab):
+def test_without_reconciling_wrong_series_are_seen(lab):
     """What the test above is about, measured: it is also what shows that it would notice."""
     setup = Setup(lab, {**RECONCILE, "enabled": False})
-    with Growing(setup.replicas, GROUPS) as growing:
+    shards = setup.shards
+    with Growing(setup.replicas, GROUPS, resting_at_first()) as growing:
         time.sleep(3)
-        changed = time.time()
+        resting_from_now(growing, 0)
+        steps = [("3 to 6 shards", time.time())]
         setup.scale_out()
-        time.sleep(6)
+        time.sleep(8)
+        doubled = sum(len(places) > 1 for places in scrape.places(shards).values())
+        growing.wake(resting_at_first())
+        time.sleep(2)
+        resting_from_now(growing, 1)
+        steps.append(("6 to 3", time.time()))
+        for shard in shards[3:]:
+            setup.consul.deregister(shard.address)
+        for replica in setup.replicas:
+            wait_until(lambda: replica.shards() == texts(shards[:3]), "the ring has three shards again")
+        for shard in shards[3:]:
+            shard.stop()
+        time.sleep(14)
     assert not growing.failures, growing.failures[:5]
-    doubled = sum(len(places) > 1 for places in scrape.places(setup.shards).values())
     print(f"{doubled} groups on two shards")
-    assert doubled > GROUPS / 4
-    for prometheus, verdict in zip(setup.prometheuses, verdicts(setup, growing)):
-        print(f"{prometheus.name}: {verdict.text()}")
-        assert verdict.stale and verdict.backward
-        assert min(sample.moment for sample in verdict.stale) > changed
+    # About a half of the groups move, and a half of them is pushed at their new shards.
+    assert doubled > GROUPS / 8
+    for verdict in check_and_keep("off", setup, growing, steps):
+        assert verdict.stale and verdict.backward and verdict.frozen
+        assert min(sample.moment for sample in verdict.stale) > steps[0][1]
         with pytest.raises(AssertionError):
             check(verdict, growing)

@@ -20,11 +20,15 @@ CLOCK_SLACK = 0.005
 
 
 class Growing:
-    """Half of the groups are pushed by PUT, half by POST, each with a counter and a gauge of the same value."""
+    """Half of the groups are pushed by PUT, half by POST, each with a counter and a gauge of the same value.
 
-    def __init__(self, replicas, count):
+    Those in `resting` are not pushed while they are in it.
+    """
+
+    def __init__(self, replicas, count, resting=()):
         self.replicas = replicas
         self.count = count
+        self.resting = set(resting)
         # By group: values 1, 2, ... were answered at these times.
         self.answered = [[] for _ in range(count)]
         self.failures = []
@@ -32,9 +36,10 @@ class Growing:
         self.threads = [threading.Thread(target=self._push, args=(number,)) for number in range(THREADS)]
 
     def __enter__(self):
+        self.began = time.time()
         for thread in self.threads:
             thread.start()
-        wait_until(lambda: self.failures or all(self.answered), "every group was pushed")
+        self.wait_for(set(range(self.count)) - self.resting)
         return self
 
     def __exit__(self, *_):
@@ -44,6 +49,14 @@ class Growing:
         self.stopping.set()
         for thread in self.threads:
             thread.join()
+
+    def wake(self, groups):
+        """They are pushed from now on, for the first time or again."""
+        self.resting -= groups
+        self.wait_for(groups)
+
+    def wait_for(self, groups):
+        wait_until(lambda: self.failures or all(self.answered[group] for group in groups), "these groups are pushed")
 
     def path(self, group):
         return f"/metrics/job/growing/group/{group}"
@@ -59,6 +72,8 @@ class Growing:
             if self.stopping.wait(max(delay, 0)):
                 break
             group = groups[turn % len(groups)]
+            if group in self.resting:
+                continue
             value = len(self.answered[group]) + 1
             body = f"# TYPE grow_total counter\ngrow_total {value}\n# TYPE grow_gauge gauge\ngrow_gauge {value}\n"
             try:
@@ -93,6 +108,8 @@ class Stale(NamedTuple):
 
 class Verdict(NamedTuple):
     samples: int
+    # By name and group.
+    moments: dict
     stale: list
     # Samples lower than the one before, stale or not.
     backward: list
@@ -110,7 +127,7 @@ class Verdict(NamedTuple):
 
 def judge(prometheus, growing, end):
     """After the load: what a Prometheus has stored of it. `end` is a moment after the last push and before now."""
-    stale, backward, frozen, missing, longest_gap, count = [], [], [], [], 0, 0
+    stale, backward, frozen, missing, longest_gap, count, moments = [], [], [], [], 0, 0, {}
     for name in ("grow_total", "grow_gauge"):
         stored = {}
         for labels, samples in prometheus.samples(f'{name}{{job="growing"}}').items():
@@ -121,6 +138,7 @@ def judge(prometheus, growing, end):
                 continue
             (samples,) = stored[group]
             count += len(samples)
+            moments[name, group] = [moment for moment, _ in samples]
             for moment, value in samples:
                 answered = growing.answered_at(group, moment - CLOCK_SLACK)
                 if value < answered:
@@ -132,4 +150,4 @@ def judge(prometheus, growing, end):
                     backward.append((name, group, before, first, moment, second))
             if samples[-1][1] != len(growing.answered[group]) or samples[-1][0] < end:
                 frozen.append((name, group, *samples[-1], len(growing.answered[group])))
-    return Verdict(count, stale, backward, frozen, missing, longest_gap)
+    return Verdict(count, moments, stale, backward, frozen, missing, longest_gap)
