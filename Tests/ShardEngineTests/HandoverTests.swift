@@ -187,6 +187,15 @@ import Testing
         #expect(isBack && bench.handover.rings.others.map(\.ring.shards) == [[a, c]])
     }
 
+    @Test func aShardThatWasSuspectOffTheRingIsPassedOverByNobodyOnceItIsBack() {
+        let bench = Bench([b, c])
+        bench.handover.isPassedOver(a)
+        bench.change(to: [a, b, c])
+        #expect(bench.wait { bench.isInForce([a, b, c]) })
+        bench.handover.isPassedOver(b)
+        #expect(bench.wait { bench.handover.rings.others.contains { $0.ring.shards == [a, c] } })
+    }
+
     @Test func aRingOfAnotherReplicaIsCopiedToWhenAllKnowIt() {
         let bench = Bench([a, b])
         bench.adopt([[a, b], [a]])

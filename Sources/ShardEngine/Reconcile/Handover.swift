@@ -139,11 +139,13 @@ final class Handover {
 
     /// Other shards are given a suspect shard's pushes: they will hold groups that it owns.
     func isPassedOver(_ shard: ShardAddress) {
-        suspects.insert(shard)
         let ring = rings.ring
+        // One that is only visited is passed over by nobody: were it remembered, it would be once it is on the ring again.
+        guard ring.shards.contains(shard) else { return }
+        suspects.insert(shard)
         let others = ring.shards.filter { !suspects.contains($0) }
         let isKnown = past.contains { $0.visit == .copy && $0.ring.shards == others }
-        guard hold > .zero, ring.shards.contains(shard), !others.isEmpty, !isKnown else { return }
+        guard hold > .zero, !others.isEmpty, !isKnown else { return }
         builder.build(shards: others, vnodes: ring.vnodes) { [unowned self] ring in
             guard ring.shards != rings.ring.shards else { return }
             add(OtherRing(ring: ring, visit: .copy))
