@@ -74,7 +74,7 @@ public final class Server {
             loop: loop,
             resolver: resolver,
             configuration: configuration,
-            descriptorLimit: Server.connectionLimit(descriptors, configuration),
+            descriptorLimit: Server.descriptorLimit(descriptors, configuration),
             logger: logger
         )
         membership = Membership(servers: configuration)
@@ -231,16 +231,18 @@ public final class Server {
 
     // MARK: Descriptors
 
-    /// How many connections of clients there are descriptors for, when every shard has all of its connections.
-    private static func connectionLimit(_ descriptors: Int, _ configuration: Configuration) -> Int {
+    /// How many descriptors there are for clients and their requests, when every shard has all of its connections.
+    private static func descriptorLimit(_ descriptors: Int, _ configuration: Configuration) -> Int {
         let shards = max(configuration.servers.count, 8) * configuration.forward.connectionsPerShard
-        let perConnection = 1 + 1 / Double(HTTPServer.connectionsPerPlaceholder)
-        return max(Int(Double(descriptors - shards - 64) / perConnection), descriptors / 4)
+        return max(descriptors - shards - 64, descriptors / 4)
     }
 
     private func noteFewDescriptors() {
-        let possible = Server.connectionLimit(descriptors, configuration)
-        guard possible < configuration.limits.connections else { return }
+        let limits = InboundLimits(configuration, descriptorLimit: Server.descriptorLimit(descriptors, configuration))
+        let possible = limits.connections * configuration.workers
+        guard possible < configuration.limits.connections / configuration.workers * configuration.workers else {
+            return
+        }
         logger.notice(
             "fewer connections than limits.connections are possible: raise the limit of open files",
             metadata: ["open_files": "\(descriptors)", "connections": "\(possible)"]
@@ -337,7 +339,7 @@ extension Server: AdminDelegate {
         handover.hold = loaded.hold
         useStores()
         logLevel.level = loaded.logLevel ?? options.logLevel
-        let descriptorLimit = Server.connectionLimit(descriptors, loaded)
+        let descriptorLimit = Server.descriptorLimit(descriptors, loaded)
         workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }
         discovery.apply(loaded)
         tellReconciler()

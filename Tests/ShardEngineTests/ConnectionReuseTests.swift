@@ -1,4 +1,4 @@
-// What is kept from one client or push for the next: evhttp's part of a connection, and connections to shards.
+// What is kept from one client or push for the next: what parses requests, and connections to shards.
 import Foundation
 import Glibc
 import Testing
@@ -60,7 +60,7 @@ import Testing
             $0.forward.pipelineDepth = 1
         }
         defer { engine.stop() }
-        // The first connection is evhttp's own; those after it are read as they are accepted.
+        // A connection is read as it is accepted.
         #expect(engine.push("/other").status == 404)
         let connections = (0..<3).map { number in
             let connection = connectToLoopback(port: engine.port)
@@ -74,6 +74,43 @@ import Testing
         #expect(engine.push("/metrics/job/b").status == 200)
         // Those that were queued are dropped.
         #expect(shard.requests.count == 2)
+    }
+
+    @Test func aRequestWithoutAParserWaitsForOne() throws {
+        let shard = ScriptedShard { _, _ in .answer }
+        let engine = try EngineUnderTest(shards: [shard.address])
+        defer { engine.stop() }
+        #expect(engine.push("/other").status == 404)
+        // As many as it makes at a time.
+        engine.onLoop { $0.server.parsers.limit = 4 }
+        let half = (0..<4).map { _ in
+            let connection = connectToLoopback(port: engine.port)
+            sendAll(connection, "PUT /metrics/job/half HTTP/1.1\r\nHost: h\r\n")
+            return connection
+        }
+        usleep(50_000)
+        let waiting = (0..<6).map { number in
+            let connection = connectToLoopback(port: engine.port)
+            sendAll(connection, engine.request("/metrics/job/a\(number)"))
+            return connection
+        }
+        usleep(50_000)
+        #expect(shard.requests.isEmpty)
+        #expect(engine.onLoop { $0.server.connectionCount } == 10)
+        // One that has said all it had to say, and one whose parser is free now.
+        close(waiting[0])
+        close(half[0])
+        for connection in waiting[1...] {
+            #expect(readMessage(connection)?.hasPrefix("HTTP/1.1 200 ") == true)
+        }
+        for connection in half[1...] {
+            sendAll(connection, "\r\n")
+            #expect(readMessage(connection)?.hasPrefix("HTTP/1.1 200 ") == true)
+        }
+        (waiting[1...] + half[1...]).forEach { close($0) }
+        usleep(50_000)
+        #expect(engine.onLoop { $0.server.connectionCount } == 0)
+        #expect(shard.requests.count == 9)
     }
 
     @Test func requestsSentAtOnceDoNotWaitForOtherEvents() throws {

@@ -1,12 +1,9 @@
-// One client's connection: what comes in, the Gate on it, the one request that may be outstanding, and its reply.
-// HTTPServer makes one for a connection that it accepts, and once that has ended keeps it, with evhttp's part of it, for
-// another client.
+// One client's connection: what comes in, the one request that may be outstanding, and its reply. HTTPServer makes one for
+// a client that it accepts, and keeps it, once that has gone, for another.
 //
-// Who owns what: this object reads and writes the socket. evhttp parses: it is given, through its bufferevent, the bytes
-// of one request at a time, after the Gate has passed them; the bufferevent itself has no descriptor any more. evhttp
-// owns its connection and the request, and closes with the former the socket that it came with; its close callback tells
-// when. That socket's number stays evhttp's: once the first client has gone a placeholder has it, and the sockets of later
-// clients are closed here. The reply gives the request back; nothing may touch it after `evhttp_send_reply_end`.
+// This object reads and writes the socket, and owns it. What parses requests, the Gate and evhttp, is lent to it by the
+// pool from the first byte of a request to the answer: a client that rests takes little. The reply gives the request back;
+// nothing may touch it after that.
 import CEvent
 import Glibc
 
@@ -24,13 +21,12 @@ final class InboundConnection {
     }
 
     unowned(unsafe) let server: HTTPServer
-    let bufferevent: OpaquePointer
-    /// evhttp's connection; nil before this object is adopted and after evhttp has closed it.
-    private(set) var connection: OpaquePointer?
     /// The client's socket; -1 while there is no client.
     private(set) var descriptor: Int32 = -1
-    /// The number that evhttp knows its connection by: the client's socket or a placeholder.
-    private var evhttpDescriptor: Int32 = -1
+    /// What parses the present request; nil between two requests.
+    private var parser: RequestParser?
+    /// Whether a request has to wait for a parser.
+    private var isWaiting = false
     /// The request that has been handed over and whose reply has not been sent.
     private(set) var request: UnsafeMutablePointer<evhttp_request>?
     /// Whoever answers the outstanding request.
@@ -45,9 +41,6 @@ final class InboundConnection {
     /// Whether the outstanding request names headers, in Connection, that belong to the connection.
     private(set) var hasConnectionHeaders = false
     private var hasReplied = false
-    /// Whether evhttp has no part of a request.
-    private var isBetweenRequests = true
-    private var gate: Gate
     private var readEvent: DescriptorEvent?
     /// Whether the loop tells of what the client sends. Of a client that has sent its request with the connection, it need
     /// not before the answer: what that takes is saved where the connection then ends.
@@ -59,48 +52,15 @@ final class InboundConnection {
     /// What the client has not yet taken of its reply.
     private var unsent = ByteBuffer(capacity: 0)
 
-    init(server: HTTPServer, base: OpaquePointer?) {
+    init(server: HTTPServer) {
         self.server = server
-        gate = Gate(limits: server.limits.gate)
         phaseStart = server.loop.now
-        guard let bufferevent = bufferevent_socket_new(base, -1, 0) else { preconditionFailure("out of memory") }
-        self.bufferevent = bufferevent
-        bufferevent_incref(bufferevent)
     }
 
-    /// Takes the socket from evhttp's bufferevent, at the end of the turn in which it was accepted.
-    ///
-    /// - Returns: false when evhttp has closed it already; this object is then of no more use.
-    func adopt() -> Bool {
-        var context: UnsafeMutableRawPointer?
-        bufferevent_getcb(bufferevent, nil, nil, nil, &context)
-        defer { bufferevent_decref(bufferevent) }
-        guard let context else { return false }
-        let connection = OpaquePointer(context)
-        self.connection = connection
-        descriptor = bufferevent_getfd(bufferevent)
-        evhttpDescriptor = descriptor
-        bufferevent_setfd(bufferevent, -1)
-        evhttp_connection_set_closecb(
-            connection,
-            { _, context in
-                guard let context else { return }
-                Unmanaged<InboundConnection>.fromOpaque(context).takeUnretainedValue().closed()
-            },
-            Unmanaged.passUnretained(self).toOpaque()
-        )
-        watch()
-        return true
-    }
-
-    /// Whether another client can have it.
-    var isSpare: Bool { descriptor < 0 && connection != nil }
-
-    /// Serves another client, whose request may be there already.
+    /// Serves a client, whose request may be there already.
     func begin(_ descriptor: Int32) {
-        precondition(isSpare)
+        precondition(self.descriptor < 0)
         self.descriptor = descriptor
-        gate = Gate(limits: server.limits.gate)
         phase = .idle
         phaseStart = server.loop.now
         hasReplied = false
@@ -115,7 +75,7 @@ final class InboundConnection {
 
     /// Has the loop tell of what the client sends, and of its end, from now on.
     func watch() {
-        guard descriptor >= 0, !isWatched else { return }
+        guard descriptor >= 0, !isWatched, !isWaiting else { return }
         isWatched = true
         if readEvent == nil {
             readEvent = DescriptorEvent(loop: server.loop, descriptor: descriptor, interest: .read) {
@@ -128,6 +88,7 @@ final class InboundConnection {
     // MARK: Reading
 
     private func readable() {
+        guard hasParser() else { return }
         let scratch = server.scratch
         let count = recv(descriptor, scratch.baseAddress, scratch.count, 0)
         if count > 0 {
@@ -135,6 +96,34 @@ final class InboundConnection {
         } else if count == 0 || errno != EAGAIN && errno != EINTR {
             abort()
         }
+        returnParser()
+    }
+
+    /// Sees to it that what comes can be parsed; false when it has to wait.
+    private func hasParser() -> Bool {
+        guard parser == nil, phase != .lingering else { return true }
+        parser = server.parsers.lend(to: self)
+        guard parser == nil else { return true }
+        isWaiting = true
+        enter(.head)
+        if isWatched { readEvent?.stop() }
+        isWatched = false
+        return false
+    }
+
+    /// There is a parser now.
+    func goOn() {
+        isWaiting = false
+        enter(.idle)
+        readable()
+        if request == nil { watch() }
+    }
+
+    /// Between two requests the parser can be of use to others.
+    private func returnParser() {
+        guard let parser, phase == .idle, readAhead.count == 0, !parser.isParsing else { return }
+        self.parser = nil
+        server.parsers.takeBack(parser)
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
@@ -148,40 +137,21 @@ final class InboundConnection {
     /// Shows the bytes to the Gate and then to evhttp, request by request, as long as none is outstanding.
     private func pass(_ bytes: UnsafeRawBufferPointer) {
         var rest = bytes
-        while !rest.isEmpty, descriptor >= 0, phase.rawValue < Phase.outstanding.rawValue {
+        while !rest.isEmpty, descriptor >= 0, phase.rawValue < Phase.outstanding.rawValue, let parser {
             // A reload changes the limits of the next request.
-            if gate.isBetweenRequests { gate.limits = server.limits.gate }
-            let reading = gate.read(rest)
+            if parser.gate.isBetweenRequests { parser.gate.limits = server.limits.gate }
+            let reading = parser.gate.read(rest)
             if let refusal = reading.refusal {
                 stopListening()
                 server.atTurnEnd(.refuse(self, refusal))
                 return
             }
-            enter(gate.isBetweenRequests ? .idle : gate.isInBody ? .body : .head)
-            parse(UnsafeRawBufferPointer(rebasing: rest[..<reading.count]))
+            enter(parser.gate.isBetweenRequests ? .idle : parser.gate.isInBody ? .body : .head)
+            parser.parse(UnsafeRawBufferPointer(rebasing: rest[..<reading.count]))
+            if descriptor >= 0, !parser.sendOutput(to: descriptor) { server.atTurnEnd(.close(self)) }
             rest = UnsafeRawBufferPointer(rebasing: rest[reading.count...])
         }
         if descriptor >= 0 { keep(rest) }
-    }
-
-    /// Has evhttp read some bytes of a request; with the last ones it hands the request over, before this returns.
-    private func parse(_ bytes: UnsafeRawBufferPointer) {
-        isBetweenRequests = false
-        evbuffer_add(bufferevent_get_input(bufferevent), bytes.baseAddress, bytes.count)
-        server.parsing = self
-        bufferevent_trigger(bufferevent, Int16(EV_READ), 0)
-        server.parsing = nil
-        if descriptor >= 0 { sendOutput() }
-    }
-
-    /// Sends what evhttp has to say of its own: that the client may continue, or that a target is none.
-    private func sendOutput() {
-        guard let output = bufferevent_get_output(bufferevent), evbuffer_get_length(output) > 0 else { return }
-        let count = evbuffer_get_length(output)
-        let sent = send(descriptor, evbuffer_pullup(output, -1), count, Int32(MSG_NOSIGNAL))
-        guard sent == count else { return server.atTurnEnd(.close(self)) }
-        evbuffer_drain(output, count)
-        bufferevent_trigger(bufferevent, Int16(EV_WRITE), 0)
     }
 
     /// Keeps what belongs to the requests after the outstanding one; a client that sends too much of it has to wait.
@@ -199,6 +169,7 @@ final class InboundConnection {
         var kept = ByteBuffer(capacity: 0)
         swap(&kept, &readAhead)
         pass(kept.readable)
+        returnParser()
         if descriptor >= 0, isReadingPaused, readAhead.count < HTTPServer.readAheadLimit {
             isReadingPaused = false
             readEvent?.start()
@@ -269,18 +240,16 @@ final class InboundConnection {
         }
     }
 
-    /// Gives the answered request back to evhttp, which makes ready for the next one, of this client or of another.
+    /// Gives the answered request back.
     private func finish(_ request: UnsafeMutablePointer<evhttp_request>) {
         self.request = nil
         hasReplied = true
-        isBetweenRequests = true
         phase = .idle
         phaseStart = server.loop.now
-        letEvhttpKeep(after: request)
-        request.pointee.chunked = 0
-        evhttp_send_reply_end(request)
+        parser?.complete(request)
         if closesAfterReply { return abort() }
         if readAhead.count > 0 { server.atTurnEnd(.readOn(self)) }
+        returnParser()
         watch()
     }
 
@@ -290,43 +259,47 @@ final class InboundConnection {
     func stopListening() {
         phase = .lingering
         phaseStart = server.loop.now
+        stopWaiting()
+    }
+
+    private func stopWaiting() {
+        if isWaiting { server.parsers.cancel(self) }
+        isWaiting = false
     }
 
     /// Ends the connection at once, whatever it is doing.
     func abort() {
-        guard let connection else { return }
-        if !isBetweenRequests || descriptor < 0 || !leaveToAnother() { evhttp_connection_free(connection) }
-    }
-
-    /// Lets go of the client and keeps what evhttp has, which is between two requests.
-    private func leaveToAnother() -> Bool {
-        if descriptor == evhttpDescriptor {
-            guard server.putPlaceholder(at: descriptor) else { return false }
-        } else {
-            close(descriptor)
-        }
+        guard descriptor >= 0 else { return }
         ended()
-        return true
+        letGoOfParser()
     }
 
-    /// evhttp is closing its connection, and with it the request, if there is one.
-    private func closed() {
-        connection = nil
+    /// No more requests will come; evhttp may be on the stack only if it has none.
+    func letGoOfParser() {
+        guard let parser else { return }
+        self.parser = nil
+        parser.client = nil
+        if parser.isReusable { server.parsers.takeBack(parser) } else { parser.free() }
+    }
+
+    /// evhttp has closed its part of the connection, and with it the request, if there is one.
+    func parserIsGone() {
+        parser = nil
         request = nil
-        if descriptor != evhttpDescriptor {
-            server.forgetPlaceholder()
-            if descriptor >= 0 { close(descriptor) }
-        }
-        if descriptor >= 0 { ended() }
+        ended()
     }
 
     private func ended() {
+        guard descriptor >= 0 else { return }
         if isWatched { readEvent?.stop() }
         isWatched = false
         if unsent.count > 0 { writeEvent?.stop() }
+        stopWaiting()
+        close(descriptor)
         let owner = self.owner
         self.owner = nil
         owner?.clientDisconnected()
+        request = nil
         server.forget(self)
         descriptor = -1
     }

@@ -67,7 +67,7 @@ extension InboundConnection {
     ///
     /// The connection stays for a while, unread, so that the client sees the answer and not a reset.
     func refuse(_ refusal: Refusal) {
-        guard connection != nil, request == nil else { return }
+        guard descriptor >= 0, request == nil else { return }
         server.onRefusal(refusal)
         server.reply.reset(keeping: HTTPServer.replyBufferSize)
         let allowed = refusal.status == 405 ? [ReplyHeader(name: "Allow", value: HTTPServer.allowedMethods)] : []
@@ -84,6 +84,7 @@ extension InboundConnection {
         _ = send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
         shutdown(descriptor, Int32(SHUT_WR))
         stopListening()
+        letGoOfParser()
     }
 
     /// Ends the connection, or what it is waiting for, when that has taken too long.

@@ -99,14 +99,6 @@ extension InboundConnection {
         return (isLast || asksForClose, nameHeaders)
     }
 
-    /// Has evhttp, by whose rules some requests are the last ones of a connection, keep it after this one.
-    func letEvhttpKeep(after request: UnsafeMutablePointer<evhttp_request>) {
-        request.pointee.flags &= ~EVHTTP_PROXY_REQUEST
-        request.pointee.major = 1
-        request.pointee.minor = 1
-        evhttp_clear_headers(request.pointee.input_headers)
-    }
-
     private func isHTTP11(_ request: UnsafeMutablePointer<evhttp_request>) -> Bool {
         request.pointee.major > 1 || request.pointee.major == 1 && request.pointee.minor >= 1
     }

@@ -11,15 +11,7 @@ public struct ListenFailure: Error, CustomStringConvertible {
 /// A socket that listens, for one HTTP server.
 final class Listener {
     private let listener: OpaquePointer
-    private var http: OpaquePointer?
-    private var bound: OpaquePointer?
-    private var direct: OpaquePointer?
     private var onAccept: ((Int32) -> Void)?
-    private var isPaused = false
-    /// Whether `onAccept` gets the next socket, and not evhttp.
-    var acceptsDirectly = false {
-        didSet { if acceptsDirectly != oldValue { select() } }
-    }
 
     /// Opens the socket; several may listen on one port (SO_REUSEPORT), in one process or in more.
     ///
@@ -46,8 +38,7 @@ final class Listener {
     }
 
     deinit {
-        if let direct { evconnlistener_free(direct) }
-        if let http, let bound { evhttp_del_accept_socket(http, bound) } else { evconnlistener_free(listener) }
+        evconnlistener_free(listener)
     }
 
     private static func open(_ loop: EventLoop, _ address: addrinfo) -> OpaquePointer? {
@@ -84,28 +75,20 @@ final class Listener {
         return Int(UInt16(bigEndian: address.sin6_port))
     }
 
-    /// Accepts from now on: for evhttp, which makes something of its own for each, or, while `acceptsDirectly`, for
-    /// `onAccept`, which owns the sockets that it is given.
-    func attach(to http: OpaquePointer, onAccept: @escaping (Int32) -> Void) {
-        self.http = http
+    /// Accepts from now on; `onAccept` owns the sockets that it is given.
+    func start(_ onAccept: @escaping (Int32) -> Void) {
         self.onAccept = onAccept
-        bound = evhttp_bind_listener(http, listener)
-        direct = evconnlistener_new(
-            evconnlistener_get_base(listener),
+        evconnlistener_set_cb(
+            listener,
             { _, descriptor, _, _, context in
                 guard let context else { return }
                 Unmanaged<Listener>.fromOpaque(context).takeUnretainedValue().onAccept?(descriptor)
             },
-            Unmanaged.passUnretained(self).toOpaque(),
-            LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED,
-            0,
-            evconnlistener_get_fd(listener)
+            Unmanaged.passUnretained(self).toOpaque()
         )
-        precondition(direct != nil, "out of memory")
         // Out of descriptors, accepting fails and the socket stays readable: the loop would spin. `resume` is called
         // again before long.
         evconnlistener_set_error_cb(listener) { listener, _ in evconnlistener_disable(listener) }
-        evconnlistener_set_error_cb(direct) { listener, _ in evconnlistener_disable(listener) }
     }
 
     /// Has the kernel take no more connections than it has; those are still to be accepted.
@@ -115,20 +98,12 @@ final class Listener {
 
     /// Stops accepting; the kernel keeps new connections waiting.
     func pause() {
-        isPaused = true
-        select()
+        evconnlistener_disable(listener)
     }
 
     /// Accepts again.
     func resume() {
-        isPaused = false
-        select()
-    }
-
-    private func select() {
-        if isPaused || acceptsDirectly { evconnlistener_disable(listener) }
-        if isPaused || !acceptsDirectly { evconnlistener_disable(direct) }
-        if !isPaused { evconnlistener_enable(acceptsDirectly ? direct : listener) }
+        evconnlistener_enable(listener)
     }
 
     /// As many waiting connections as the system allows (net.core.somaxconn).

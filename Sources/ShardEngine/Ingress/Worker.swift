@@ -89,15 +89,18 @@ extension ForwardSettings {
 extension InboundLimits {
     /// What each worker grants.
     ///
-    /// - Parameter descriptorLimit: how many connections the process has descriptors for.
+    /// - Parameter descriptorLimit: how many descriptors the process has for clients and their requests.
     init(_ configuration: Configuration, descriptorLimit: Int) {
         let limits = configuration.limits
+        let descriptors = descriptorLimit / configuration.workers
+        let connections = max(1, min(limits.connections / configuration.workers, descriptors * 2 / 3))
         self.init(
             gate: Gate.Limits(headerBytes: limits.headerBytes, bodyBytes: limits.bodyBytes),
             headerTimeout: limits.headerTimeout,
             bodyTimeout: limits.bodyTimeout,
             idleTimeout: limits.idleTimeout,
-            connections: max(1, min(limits.connections, descriptorLimit) / configuration.workers)
+            connections: connections,
+            requests: max(1, min(connections, descriptors - connections))
         )
     }
 }
