@@ -52,7 +52,7 @@ public final class Server {
         } catch {
             throw .runtime(error.description)
         }
-        giveBackCodeOfStart()
+        giveBackPagesOfStart()
         server.loop.run()
         server.reconciler.stop()
         server.workers.close()

@@ -36,6 +36,7 @@ final class HTTPServer {
         didSet { parsers.limit = limits.requests }
     }
     let parsers: ParserPool
+    let bodies: BodyWindow
     let onRefusal: (Refusal) -> Void
     /// Where responses are put together.
     var reply = ByteBuffer(capacity: replyBufferSize)
@@ -68,6 +69,7 @@ final class HTTPServer {
         self.loop = loop
         self.limits = limits
         self.onRefusal = onRefusal
+        bodies = BodyWindow(loop: loop)
         parsers = ParserPool(loop: loop, limit: limits.requests) { connection, request in
             connection.requestArrived(request)
             onRequest(connection)
@@ -161,6 +163,7 @@ final class HTTPServer {
 
     private func endTurn() {
         parsers.endTurn()
+        bodies.letIn()
         while !actions.isEmpty {
             let due = actions
             actions.removeAll(keepingCapacity: true)

@@ -25,8 +25,12 @@ final class InboundConnection {
     private(set) var descriptor: Int32 = -1
     /// What parses the present request; nil between two requests.
     private var parser: RequestParser?
-    /// Whether a request has to wait for a parser.
-    private var isWaiting = false
+    /// Whether nothing is read, as the request has to wait for a parser, or its body for others to pass.
+    private(set) var isWaiting = false
+    /// Whether the present body has been let in.
+    private var isInWindow = false
+    /// Whether the client has sent a large body; another one is then likely.
+    private var hadLargeBody = false
     /// The request that has been handed over and whose reply has not been sent.
     private(set) var request: UnsafeMutablePointer<evhttp_request>?
     /// Whoever answers the outstanding request.
@@ -64,6 +68,7 @@ final class InboundConnection {
         phase = .idle
         phaseStart = server.loop.now
         hasReplied = false
+        hadLargeBody = false
         isReadingPaused = false
         readAhead.reset(keeping: 64)
         unsent.reset(keeping: 64)
@@ -89,14 +94,55 @@ final class InboundConnection {
 
     private func readable() {
         guard hasParser() else { return }
-        let scratch = server.scratch
-        let count = recv(descriptor, scratch.baseAddress, scratch.count, 0)
-        if count > 0 {
-            received(UnsafeRawBufferPointer(rebasing: scratch[..<count]))
-        } else if count == 0 || errno != EAGAIN && errno != EINTR {
-            abort()
+        var isMoreToCome = true
+        while isMoreToCome, isInWindow || mayReadBody() {
+            let limit = readLimit
+            let count = isInLargeBody ? receiveBody(limit) : receive(limit)
+            if count == 0 || count < 0 && errno != EAGAIN && errno != EINTR { return abort() }
+            isMoreToCome = count == limit && isInLargeBody
         }
         returnParser()
+    }
+
+    /// How many bytes to read at once: with a head little of a large body, which is itself read to where it stays.
+    private var readLimit: Int {
+        if phase == .body { return server.scratch.count }
+        return phase == .idle && hadLargeBody ? InboundConnection.headSize : InboundConnection.largeBodySize
+    }
+
+    private func receive(_ limit: Int) -> Int {
+        let count = recv(descriptor, server.scratch.baseAddress, limit, 0)
+        if count > 0 { received(UnsafeRawBufferPointer(rebasing: server.scratch[..<count])) }
+        return count
+    }
+
+    private func receiveBody(_ limit: Int) -> Int {
+        guard let parser else { preconditionFailure("a body without a parser") }
+        // With its last byte the request is handed over, which enters the next phase.
+        let count = parser.receiveBody(from: descriptor, limit: limit)
+        if count > 0, descriptor >= 0, !parser.sendOutput(to: descriptor) { server.atTurnEnd(.close(self)) }
+        return count
+    }
+
+    /// How many bytes of the present body are to come, where its head has told; else 0.
+    var bodyBytesToCome: Int { phase == .body ? parser?.bodyBytesToCome ?? 0 : 0 }
+
+    private var isInLargeBody: Bool {
+        bodyBytesToCome >= InboundConnection.largeBodySize || parser?.incomingBody != nil
+    }
+
+    /// Whether there is nothing of a large body to read or it has been let in; false when it has to wait.
+    private func mayReadBody() -> Bool {
+        guard isInLargeBody else { return true }
+        isInWindow = server.bodies.enter(self, bodyBytesToCome)
+        if !isInWindow { wait() }
+        return isInWindow
+    }
+
+    private func wait() {
+        isWaiting = true
+        if isWatched { readEvent?.stop() }
+        isWatched = false
     }
 
     /// Sees to it that what comes can be parsed; false when it has to wait.
@@ -104,17 +150,17 @@ final class InboundConnection {
         guard parser == nil, phase != .lingering else { return true }
         parser = server.parsers.lend(to: self)
         guard parser == nil else { return true }
-        isWaiting = true
         enter(.head)
-        if isWatched { readEvent?.stop() }
-        isWatched = false
+        wait()
         return false
     }
 
-    /// There is a parser now.
+    /// What it has waited for is there: a parser, or room for a body.
     func goOn() {
         isWaiting = false
-        enter(.idle)
+        if phase == .body { isInWindow = true } else { phase = .idle }
+        // The time that it had to wait for others is not the client's.
+        phaseStart = server.loop.now
         readable()
         if request == nil { watch() }
     }
@@ -187,6 +233,7 @@ final class InboundConnection {
     /// evhttp has read a whole request.
     func requestArrived(_ request: UnsafeMutablePointer<evhttp_request>) {
         self.request = request
+        hadLargeBody = isInWindow
         enter(.outstanding)
         let (isLast, nameHeaders) = readConnectionHeaders()
         closesAfterReply = isLast
@@ -243,6 +290,7 @@ final class InboundConnection {
     /// Gives the answered request back.
     private func finish(_ request: UnsafeMutablePointer<evhttp_request>) {
         self.request = nil
+        leaveWindow()
         hasReplied = true
         phase = .idle
         phaseStart = server.loop.now
@@ -253,18 +301,30 @@ final class InboundConnection {
         watch()
     }
 
+    /// Of a body with at least so many bytes to come, what follows is read to where it stays, and when others have passed.
+    static let largeBodySize = 32768 - 64
+    /// What a head takes, about.
+    private static let headSize = 4096 - 64
+
     // MARK: The end
 
     /// Takes no more notice of what the client sends.
     func stopListening() {
+        stopWaiting()
         phase = .lingering
         phaseStart = server.loop.now
-        stopWaiting()
     }
 
     private func stopWaiting() {
-        if isWaiting { server.parsers.cancel(self) }
+        leaveWindow()
+        guard isWaiting else { return }
         isWaiting = false
+        if phase == .body { server.bodies.cancel(self) } else { server.parsers.cancel(self) }
+    }
+
+    private func leaveWindow() {
+        if isInWindow { server.bodies.leave(self) }
+        isInWindow = false
     }
 
     /// Ends the connection at once, whatever it is doing.

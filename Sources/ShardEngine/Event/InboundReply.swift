@@ -97,7 +97,7 @@ extension InboundConnection {
             abort()
         case .head where elapsed >= limits.headerTimeout:
             refuse(Refusal(408, "the request's headers took too long"))
-        case .body where elapsed >= limits.bodyTimeout:
+        case .body where elapsed >= limits.bodyTimeout && !isWaiting:
             refuse(Refusal(408, "the request's body took too long"))
         default:
             break

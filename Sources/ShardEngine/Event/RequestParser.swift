@@ -18,6 +18,8 @@ final class RequestParser {
     /// evhttp's; nil before this object is adopted and after evhttp has closed it.
     private var connection: OpaquePointer?
     private var isBetweenRequests = true
+    /// What has come of a large body.
+    private(set) var incomingBody: IncomingBody?
 
     init(pool: ParserPool, base: OpaquePointer?) {
         self.pool = pool
@@ -56,11 +58,36 @@ final class RequestParser {
 
     /// Has evhttp read some bytes of a request; with the last ones it hands the request over, before this returns.
     func parse(_ bytes: UnsafeRawBufferPointer) {
+        evbuffer_add(bufferevent_get_input(bufferevent), bytes.baseAddress, bytes.count)
+        parseInput()
+    }
+
+    private func parseInput() {
         isBetweenRequests = false
         pool.parsing = self
         defer { pool.parsing = nil }
-        evbuffer_add(bufferevent_get_input(bufferevent), bytes.baseAddress, bytes.count)
         bufferevent_trigger(bufferevent, Int16(EV_READ), 0)
+    }
+
+    /// How many bytes of the present body are to come, where its head has told; else 0.
+    var bodyBytesToCome: Int { gate.place == .sizedBody ? gate.bodyBytes : 0 }
+
+    /// Receives more of the rest of a body, all of which has to come this way; evhttp is given it when it is whole, and
+    /// hands the request over before this returns.
+    ///
+    /// - Returns: what recv(2) does; `limit` if there may be more.
+    func receiveBody(from descriptor: Int32, limit: Int) -> Int {
+        let rest = incomingBody ?? IncomingBody(byteCount: gate.bodyBytes)
+        incomingBody = rest
+        let count = rest.receive(from: descriptor, limit: limit)
+        guard count > 0 else { return count }
+        _ = gate.skipBody(upTo: count)
+        if rest.isWhole {
+            rest.give(to: bufferevent_get_input(bufferevent))
+            incomingBody = nil
+            parseInput()
+        }
+        return count
     }
 
     /// Whether evhttp is reading bytes with it.
@@ -98,6 +125,7 @@ final class RequestParser {
     /// evhttp is closing its connection, and with it the request, if there is one.
     private func closed() {
         connection = nil
+        incomingBody = nil
         pool.forget(self)
         client?.parserIsGone()
     }
