@@ -22,7 +22,7 @@ LIMITS = places.BENCHMARKS / "gate.json"
 # Pushes at once, bytes of a body, whether connections are kept, pushes (N) under callgrind.
 CASES = {
     "16 connections": (16, 200, True, 640),
-    "1 connection": (1, 200, True, 320),
+    "1 connection": (1, 200, True, 640),
     "a new connection per push": (16, 200, False, 320),
     "bodies of 16 kB": (8, 16_000, True, 320),
 }
@@ -32,7 +32,7 @@ ROOM = {"instructions": 1.03, "allocations": 1.01, "system calls": 1.05, "blocks
 # Of allocations and of a growth of memory, what comes from timers that fire in one run and not in the other.
 SLACK = {"allocations": 0.05, "blocks kept": 0.01}
 # Calls are counted at full speed, so over more pushes: what timers add weighs less.
-COUNTED_RUNS = 10
+COUNTED_RUNS = 30
 
 
 def run(command, environment, case, pushes, at_end=lambda: None):
