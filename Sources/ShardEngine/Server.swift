@@ -46,13 +46,14 @@ public final class Server {
         } catch {
             throw .configuration(error)
         }
+        let files = FilePages()
         let server: Server
         do throws(ListenFailure) {
             server = try Server(options, configuration)
         } catch {
             throw .runtime(error.description)
         }
-        giveBackPagesOfStart()
+        files.giveBack()
         server.loop.run()
         server.reconciler.stop()
         server.workers.close()
@@ -233,7 +234,8 @@ public final class Server {
 
     /// How many descriptors there are for clients and their requests, when every shard has all of its connections.
     private static func descriptorLimit(_ descriptors: Int, _ configuration: Configuration) -> Int {
-        let shards = max(configuration.servers.count, 8) * configuration.forward.connectionsPerShard
+        let shards =
+            max(configuration.servers.count, 8) * configuration.forward.connectionsPerShard * configuration.workers
         return max(descriptors - shards - 64, descriptors / 4)
     }
 

@@ -113,6 +113,67 @@ import Testing
         #expect(shard.requests.count == 9)
     }
 
+    @Test func aCrowdHasParsersMadeForIt() throws {
+        let shard = ScriptedShard { _, _ in .hang }
+        let engine = try EngineUnderTest(shards: [shard.address])
+        defer { engine.stop() }
+        let start = MonotonicTime.now()
+        let clients = (0..<200).map { number in
+            let client = connectToLoopback(port: engine.port)
+            sendAll(client, engine.request("/metrics/job/a\(number)"))
+            return client
+        }
+        defer { clients.forEach { close($0) } }
+        while engine.onLoop({ $0.forwarder.metrics.inFlight }) < 200, MonotonicTime.now().since(start) < .seconds(5) {
+            usleep(10_000)
+        }
+        // No sweep had to come for it, of which there are four a second.
+        #expect(MonotonicTime.now().since(start) < .seconds(1))
+    }
+
+    @Test func clientsWithoutARequestNeedNoParser() throws {
+        let shard = ScriptedShard { _, _ in .answer }
+        let engine = try EngineUnderTest(shards: [shard.address])
+        defer { engine.stop() }
+        #expect(engine.push("/other").status == 404)
+        engine.onLoop { $0.server.parsers.limit = 4 }
+        let half = (0..<4).map { _ in
+            let connection = connectToLoopback(port: engine.port)
+            sendAll(connection, "PUT /metrics/job/half HTTP/1.1\r\nHost: h\r\n")
+            return connection
+        }
+        defer { half.forEach { close($0) } }
+        let silent = (0..<8).map { _ in connectToLoopback(port: engine.port) }
+        usleep(50_000)
+        #expect(engine.onLoop { $0.server.connectionCount } == 12)
+        silent.forEach { close($0) }
+        usleep(50_000)
+        #expect(engine.onLoop { $0.server.connectionCount } == 4)
+    }
+
+    @Test func whatComesWithAnAnswerIsReadAfterWhatCameBefore() throws {
+        let shard = ScriptedShard { _, request in request == 1 ? .answerLater(50) : .answer }
+        let engine = try EngineUnderTest(shards: [shard.address])
+        defer { engine.stop() }
+        let messages = (0..<3).map { engine.request("/metrics/job/a\($0)", body: "a \($0)\nb 1\n") }
+        let connection = connectToLoopback(port: engine.port)
+        defer { close(connection) }
+        // From its first answer on the loop watches a connection.
+        sendAll(connection, engine.request("/metrics/job/first"))
+        #expect(readMessage(connection) != nil)
+        sendAll(connection, messages[0] + messages[1].dropLast(6))
+        usleep(20_000)
+        // While the loop does nothing else the answer comes, and then the rest: it finds both ready, in that order.
+        let rest = messages[1].suffix(6) + messages[2]
+        engine.onLoop { _ in
+            usleep(100_000)
+            sendAll(connection, String(rest))
+            usleep(20_000)
+        }
+        for _ in messages { #expect(readMessage(connection)?.hasPrefix("HTTP/1.1 200 ") == true) }
+        #expect(shard.requests.dropFirst().map { $0.suffix(8) } == messages.map { $0.suffix(8) })
+    }
+
     @Test func requestsSentAtOnceDoNotWaitForOtherEvents() throws {
         let shard = ScriptedShard { _, _ in .answer }
         let engine = try EngineUnderTest(shards: [shard.address])

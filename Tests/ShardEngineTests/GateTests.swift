@@ -63,6 +63,8 @@ private func read(_ text: String, pieces size: Int = .max) -> (status: Int?, req
         ("huge length", "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n"),
         ("gzip coding", "PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
         ("gzip, chunked", "PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+        ("tab before chunked", "PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tchunked\r\n\r\n"),
+        ("tab before a length", "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length:\t3\r\n\r\n"),
         ("xchunked", "PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n"),
         (
             "two codings",

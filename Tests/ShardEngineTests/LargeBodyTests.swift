@@ -18,7 +18,7 @@ import Testing
         let bytes = Array(message.utf8)
         let connection = connectToLoopback(port: engine.port)
         defer { close(connection) }
-        let atOnce = InboundConnection.largeBodySize
+        let atOnce = InboundConnection.sizeReadWithHead
         let splits = [
             [], [headSize], [headSize + 1], [atOnce - 1], [atOnce], [atOnce + 1], [headSize + body.utf8.count],
             [headSize + body.utf8.count - 1], [headSize + body.utf8.count + 1], [100_000, 100_001, 150_000],

@@ -65,6 +65,7 @@ MALFORMED = {
     "gzip as transfer encoding": head("Transfer-Encoding: gzip") + b"x 1\n",
     "an unknown transfer encoding": head("Transfer-Encoding: xchunked") + b"0\r\n\r\n",
     "identity": head("Transfer-Encoding: identity"),
+    "a tab before the coding": head("Transfer-Encoding:\tchunked") + b"0\r\n\r\n",
     "two codings": head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
     "chunked not last": head("Transfer-Encoding: chunked, gzip") + b"0\r\n\r\n",
     "chunked twice": head(CHUNKED, CHUNKED) + b"0\r\n\r\n",

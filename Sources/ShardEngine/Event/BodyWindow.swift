@@ -59,7 +59,7 @@ final class BodyWindow {
         while let connection = waiting.first, hasRoom(for: connection.bodyBytesToCome) {
             waiting.removeFirst()
             add(connection, connection.bodyBytesToCome)
-            connection.goOn()
+            connection.readBody()
         }
         if !waiting.isEmpty { scheduleExpiry() }
     }

@@ -163,7 +163,8 @@ struct Gate {
             return startHeadLine(byte)
         case .name:
             return readName(byte)
-        case .beforeValue where byte == 0x20 || byte == 0x09:
+        case .beforeValue where byte == 0x20 || byte == 0x09 && (header == .other || header == .host):
+            // Before what decides framing, evhttp up to 2.1.12 takes a tab for a part of it.
             return nil
         case .beforeValue, .value, .valueEnd:
             return readValue(byte)

@@ -21,6 +21,8 @@ final class HTTPServer {
         case refuse(InboundConnection, Refusal)
         case readOn(InboundConnection)
         case close(InboundConnection)
+        /// Closes it, or another one, for a newcomer, unless it has a request by then.
+        case dismiss(InboundConnection)
     }
 
     /// How much of the next requests is read, about, while one is outstanding.
@@ -31,7 +33,7 @@ final class HTTPServer {
     static let allowedMethods = "GET, HEAD, PUT, POST, DELETE"
 
     let loop: EventLoop
-    /// The limits in force; a new value holds from the next request of a connection on.
+    /// The limits in force; new ones of a request's size hold from the next request of a connection on.
     var limits: InboundLimits {
         didSet { parsers.limit = limits.requests }
     }
@@ -142,7 +144,7 @@ final class HTTPServer {
             if let longest = longestIdle, longest.phaseStart <= connection.phaseStart { continue }
             longestIdle = connection
         }
-        if let longestIdle { actions.append(.close(longestIdle)) }
+        if let longestIdle { actions.append(.dismiss(longestIdle)) }
         listener?.pause()
     }
 
@@ -172,6 +174,7 @@ final class HTTPServer {
                 case .refuse(let connection, let refusal): connection.refuse(refusal)
                 case .readOn(let connection): connection.readOn()
                 case .close(let connection): connection.abort()
+                case .dismiss(let connection): if connection.isDispensable { connection.abort() } else { makeRoom() }
                 }
             }
         }

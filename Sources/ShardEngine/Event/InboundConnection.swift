@@ -93,7 +93,6 @@ final class InboundConnection {
     // MARK: Reading
 
     private func readable() {
-        guard hasParser() else { return }
         var isMoreToCome = true
         while isMoreToCome, isInWindow || mayReadBody() {
             let limit = readLimit
@@ -107,7 +106,7 @@ final class InboundConnection {
     /// How many bytes to read at once: with a head little of a large body, which is itself read to where it stays.
     private var readLimit: Int {
         if phase == .body { return server.scratch.count }
-        return phase == .idle && hadLargeBody ? InboundConnection.headSize : InboundConnection.largeBodySize
+        return phase == .idle && hadLargeBody ? InboundConnection.headSize : InboundConnection.sizeReadWithHead
     }
 
     private func receive(_ limit: Int) -> Int {
@@ -128,7 +127,7 @@ final class InboundConnection {
     var bodyBytesToCome: Int { phase == .body ? parser?.bodyBytesToCome ?? 0 : 0 }
 
     private var isInLargeBody: Bool {
-        bodyBytesToCome >= InboundConnection.largeBodySize || parser?.incomingBody != nil
+        bodyBytesToCome >= InboundConnection.sizeReadWithHead || parser?.incomingBody != nil
     }
 
     /// Whether there is nothing of a large body to read or it has been let in; false when it has to wait.
@@ -145,9 +144,9 @@ final class InboundConnection {
         isWatched = false
     }
 
-    /// Sees to it that what comes can be parsed; false when it has to wait.
+    /// Sees to it that what has come can be parsed; false when it has to wait.
     private func hasParser() -> Bool {
-        guard parser == nil, phase != .lingering else { return true }
+        guard parser == nil else { return true }
         parser = server.parsers.lend(to: self)
         guard parser == nil else { return true }
         enter(.head)
@@ -155,10 +154,19 @@ final class InboundConnection {
         return false
     }
 
-    /// What it has waited for is there: a parser, or room for a body.
-    func goOn() {
+    /// There is a parser for what has come; evhttp is on no stack.
+    func goOn(with parser: RequestParser) {
+        self.parser = parser
         isWaiting = false
-        if phase == .body { isInWindow = true } else { phase = .idle }
+        phase = .idle
+        readOn()
+        if request == nil { watch() }
+    }
+
+    /// There is room for its body.
+    func readBody() {
+        isWaiting = false
+        isInWindow = true
         // The time that it had to wait for others is not the client's.
         phaseStart = server.loop.now
         readable()
@@ -174,9 +182,11 @@ final class InboundConnection {
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
         switch phase {
-        case .idle, .head, .body: pass(bytes)
         case .outstanding, .writing: keep(bytes)
         case .lingering: break
+        // What has come before them is first.
+        case .idle where readAhead.count > 0: keep(bytes)
+        case .idle, .head, .body: if hasParser() { pass(bytes) } else { keep(bytes) }
         }
     }
 
@@ -211,7 +221,7 @@ final class InboundConnection {
 
     /// Goes on with what was kept; evhttp is on no stack.
     func readOn() {
-        guard descriptor >= 0, phase == .idle else { return }
+        guard descriptor >= 0, phase == .idle, hasParser() else { return }
         var kept = ByteBuffer(capacity: 0)
         swap(&kept, &readAhead)
         pass(kept.readable)
@@ -289,9 +299,14 @@ final class InboundConnection {
 
     /// Gives the answered request back.
     private func finish(_ request: UnsafeMutablePointer<evhttp_request>) {
-        self.request = nil
         leaveWindow()
         hasReplied = true
+        if parser?.isEmpty == false {
+            // evhttp has read the request otherwise than the Gate, and neither can be trusted with the next one.
+            stopListening()
+            return server.atTurnEnd(.close(self))
+        }
+        self.request = nil
         phase = .idle
         phaseStart = server.loop.now
         parser?.complete(request)
@@ -301,8 +316,9 @@ final class InboundConnection {
         watch()
     }
 
-    /// Of a body with at least so many bytes to come, what follows is read to where it stays, and when others have passed.
-    static let largeBodySize = 32768 - 64
+    /// So much is read of a body, about, before it is known for a large one, of which as much is still to come; and no more of
+    /// that before others have passed. What evbuffer keeps with it makes 32 kB of it.
+    static let sizeReadWithHead = 32768 - 64
     /// What a head takes, about.
     private static let headSize = 4096 - 64
 

@@ -70,11 +70,16 @@ extension InboundConnection {
         guard descriptor >= 0, request == nil else { return }
         server.onRefusal(refusal)
         server.reply.reset(keeping: HTTPServer.replyBufferSize)
-        let allowed = refusal.status == 405 ? [ReplyHeader(name: "Allow", value: HTTPServer.allowedMethods)] : []
+        let headers =
+            switch refusal.status {
+            case 405: [ReplyHeader(name: "Allow", value: HTTPServer.allowedMethods)]
+            case 503: [ReplyHeader(name: "Retry-After", value: "1")]
+            default: [ReplyHeader]()
+            }
         writeHead(
             status: refusal.status,
             contentType: "text/plain; charset=utf-8",
-            headers: allowed,
+            headers: headers,
             bodyCount: refusal.message.utf8CodeUnitCount + 1
         )
         server.reply.append("Connection: close\r\n\r\n")
@@ -95,6 +100,8 @@ extension InboundConnection {
         case .idle where elapsed >= limits.idleTimeout, .writing where elapsed >= limits.bodyTimeout,
             .lingering where elapsed >= HTTPServer.lingeringTime:
             abort()
+        case .head where elapsed >= limits.headerTimeout && isWaiting:
+            refuse(Refusal(503, "too many requests at a time"))
         case .head where elapsed >= limits.headerTimeout:
             refuse(Refusal(408, "the request's headers took too long"))
         case .body where elapsed >= limits.bodyTimeout && !isWaiting:

@@ -4,6 +4,7 @@
 // listener that this pool connects to; clients' sockets it never sees. A client that finds no parser waits: for the turn
 // that it takes to make one, or, at the limit, for one to be given back.
 import CEvent
+import DequeModule
 import Glibc
 
 /// Makes parsers and lends them; loop-confined.
@@ -27,7 +28,7 @@ final class ParserPool {
     /// Connections to the listener that evhttp has yet to accept.
     private var pendingCount = 0
     /// Clients with a request and no parser.
-    private var waiting: [InboundConnection] = []
+    private var waiting = Deque<InboundConnection>()
 
     /// - Parameter onRequest: is called with each request that evhttp has read as a whole, and whose it is.
     init(
@@ -93,9 +94,8 @@ final class ParserPool {
 
     /// A parser for a client's next request; nil when there is none: then the client goes on once there is.
     func lend(to client: InboundConnection) -> RequestParser? {
-        guard let parser = spares.popLast() else {
+        guard waiting.isEmpty, let parser = spares.popLast() else {
             waiting.append(client)
-            make(max(ParserPool.leastMade, count / 4))
             return nil
         }
         leastSpares = min(leastSpares, spares.count)
@@ -120,13 +120,16 @@ final class ParserPool {
         count -= 1
     }
 
-    /// Lets clients go on that have waited; evhttp is on no stack.
+    /// Lets clients go on that have waited, and makes more for those that still have to; evhttp is on no stack.
     func endTurn() {
         adoptNewcomers()
-        guard !waiting.isEmpty, !spares.isEmpty else { return }
-        let able = waiting.prefix(spares.count)
-        waiting.removeFirst(able.count)
-        for client in able { client.goOn() }
+        while !waiting.isEmpty, let parser = spares.popLast() {
+            let client = waiting.removeFirst()
+            parser.client = client
+            client.goOn(with: parser)
+        }
+        leastSpares = min(leastSpares, spares.count)
+        if !waiting.isEmpty { make(max(ParserPool.leastMade, waiting.count)) }
     }
 
     // MARK: Making and freeing
@@ -167,17 +170,18 @@ final class ParserPool {
     /// Half of what was not needed is freed at a time: the next requests may come in a burst as the last ones did. To be
     /// called now and then, when evhttp is on no stack.
     func trim() {
-        let unneeded = max(0, min((leastSpares + 1) / 2, spares.count - ParserPool.leastMade))
+        let unneeded = max(count - limit, min((leastSpares + 1) / 2, spares.count - ParserPool.leastMade), 0)
         for parser in spares.prefix(unneeded) { parser.free() }
-        spares.removeFirst(unneeded)
+        spares.removeFirst(min(unneeded, spares.count))
         leastSpares = spares.count
         evconnlistener_enable(listener)
-        if !waiting.isEmpty { make(ParserPool.leastMade) }
     }
 
     private func dispatch(_ request: UnsafeMutablePointer<evhttp_request>) {
         // Where nobody is reading, somebody else has found the listener, and evhttp has read what came from there.
-        guard let client = parsing?.client else { return evhttp_send_error(request, 503, nil) }
+        guard let parser = parsing, let client = parser.client else { return evhttp_send_error(request, 503, nil) }
+        // evhttp must not find an end where the Gate has found none.
+        guard parser.gate.isBetweenRequests else { return evhttp_send_error(request, 400, nil) }
         onRequest(client, request)
     }
 

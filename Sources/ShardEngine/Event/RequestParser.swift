@@ -54,7 +54,13 @@ final class RequestParser {
     }
 
     /// Whether another client can have it.
-    var isReusable: Bool { connection != nil && isBetweenRequests }
+    var isReusable: Bool { connection != nil && isBetweenRequests && isEmpty }
+
+    /// Whether evhttp has read all that it was given, and said nothing that was not sent.
+    var isEmpty: Bool {
+        evbuffer_get_length(bufferevent_get_input(bufferevent)) == 0
+            && evbuffer_get_length(bufferevent_get_output(bufferevent)) == 0
+    }
 
     /// Has evhttp read some bytes of a request; with the last ones it hands the request over, before this returns.
     func parse(_ bytes: UnsafeRawBufferPointer) {

@@ -20,6 +20,8 @@ enum RejectionReason: String, CaseIterable {
         case 413: self = .bodyTooLarge
         case 417: self = .expectationFailed
         case 431: self = .headersTooLarge
+        // There is a descriptor for each request that is under way.
+        case 503: self = .noDescriptors
         default: self = .badRequest
         }
     }
