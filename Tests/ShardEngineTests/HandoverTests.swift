@@ -62,6 +62,26 @@ import Testing
     private let b = ShardAddress(host: "10.0.0.2", port: 9091)
     private let c = ShardAddress(host: "10.0.0.3", port: 9091)
 
+    @Test func forgetsNoRingBeforeARunHasSettledIt() {
+        let bench = Bench([a])
+        let others = (1...40).map { [a, ShardAddress(host: "10.0.1.\($0)", port: 9091)] }
+        for shards in others {
+            bench.change(to: shards)
+            #expect(bench.wait { bench.isInForce(shards) })
+        }
+        #expect(bench.handover.rings.others.map(\.ring.shards) == [[a]] + others.dropLast())
+        for number in 1...40 {
+            let shards = [b, ShardAddress(host: "10.0.2.\(number)", port: 9091)]
+            bench.change(to: shards)
+            #expect(bench.wait { bench.isInForce(shards) })
+        }
+        // There is an end to it, if none of the runs.
+        #expect(bench.handover.rings.others.count == 64)
+        bench.observe(4, .copying)
+        bench.observe(5, .settled)
+        #expect(bench.visits.isEmpty)
+    }
+
     @Test func takesEveryStep() {
         let bench = Bench([a, b])
         bench.change(to: [a, b, c])

@@ -203,7 +203,19 @@ final class Handover {
         heard.removeAll { other.covers($0.other) }
         past.removeAll { other.covers($0) }
         past.append(other)
-        if past.count > Handover.pastLimit { past.removeFirst() }
+        forgetTooMany()
+    }
+
+    /// What is forgotten here but not by another replica is copied to by that one, and not voided by this one: so that can
+    /// only be the last resort.
+    private func forgetTooMany() {
+        let points = past.reduce(0) { $0 + $1.ring.shards.count * $1.ring.vnodes }
+        guard past.count > (points > Handover.pastPoints ? Handover.fewestPast : Handover.mostPast) else { return }
+        let forgotten = past.removeFirst()
+        logger.warning(
+            "the ring has changed so often that older rings are forgotten before a run has settled them",
+            metadata: ["remembered": "\(past.count)", "forgotten": "\(forgotten.ring.shards)"]
+        )
     }
 
     /// Takes a step where a run, of this replica or another, has got far enough.
@@ -305,8 +317,11 @@ final class Handover {
     private static let clockMargin = 0.25
     /// For a heard ring that is about to be in force here.
     private static let leastWait = TimeSpan.milliseconds(50)
-    /// Rings that are remembered at a time.
-    private static let pastLimit = 8
+    /// How many rings are remembered: a push on a group that moves looks its owners up on each.
+    private static let mostPast = 64
+    /// How many of large rings, and how many points make these.
+    private static let fewestPast = 8
+    private static let pastPoints = 2_000_000
 }
 
 extension Configuration {
