@@ -76,7 +76,8 @@ def main():
         contestants = [(name, None) for name in scenario.proxies if name in options.proxies]
         if not contestants:
             continue
-        results[scenario.name] = run_scenario(scenario, contestants, options.seconds, options.rounds)
+        rounds = options.rounds * (1 if options.quick else scenario.more_rounds)
+        results[scenario.name] = run_scenario(scenario, contestants, options.seconds, rounds)
         print(f"\n## {scenario.title}\n\n{scenario_table(results[scenario.name])}", flush=True)
     document = {
         "machine": machine(),

@@ -120,8 +120,9 @@ class Deployment:
         text = get(places.PROXY_HOST, PORT, "/metrics")
         return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
 
-    def has_logged(self, message):
-        return f'msg="{message}"' in self.log.read_text(errors="replace")
+    def is_settled(self):
+        """Whether a run has settled the groups of all shards; others may have moved a few before."""
+        return f'msg="groups are settled" shards={ALL}' in self.log.read_text(errors="replace")
 
     def logged_at(self, message):
         """When shardd logged something, in seconds since 1970."""
@@ -190,7 +191,7 @@ def measure(name, arguments, groups, rate, pace):
         before = time.time()
         deployment.scale_out()
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not deployment.has_logged("groups have been moved to their owners"):
+        while not deployment.is_settled():
             deployment.shardd.check_alive()
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"not settled after {PATIENCE_SECONDS} s: see {deployment.log}")

@@ -186,7 +186,8 @@ private final class ReconcilerWork {
         metrics.runs[result, default: 0] += 1
         if result == .success { metrics.lastSuccess = wallClock() }
         onMetrics(metrics)
-        nextRun = MonotonicTime.now().advanced(by: next)
+        // The ring may have changed meanwhile, and the next run has to wait for that to settle.
+        nextRun = max(nextRun, MonotonicTime.now().advanced(by: next))
         guard result != lastResult else { return }
         if !problems.isEmpty {
             logger.warning("groups cannot all be reconciled", metadata: ["problems": "\(problems)"])
