@@ -51,7 +51,8 @@ def report(document):
     heading += f"; medians of {document['rounds']} rounds of {document['seconds']} s."
     parts = ["# What make bench found", heading, "## Targets", targets_table(document["targets"])]
     for scenario in document["scenarios"].values():
-        parts += [f"## {scenario['title']}", scenario_table(scenario["proxies"])]
+        more = f" ({scenario['rounds']} rounds)" if scenario["rounds"] != document["rounds"] else ""
+        parts += [f"## {scenario['title']}{more}", scenario_table(scenario["proxies"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -71,12 +72,13 @@ def main():
     options = arguments()
     places.WORK.mkdir(parents=True, exist_ok=True)
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenarios]
-    results = {}
+    results, all_rounds = {}, {}
     for scenario in scenarios:
         contestants = [(name, None) for name in scenario.proxies if name in options.proxies]
         if not contestants:
             continue
         rounds = options.rounds * (1 if options.quick else scenario.more_rounds)
+        all_rounds[scenario.name] = rounds
         results[scenario.name] = run_scenario(scenario, contestants, options.seconds, rounds)
         print(f"\n## {scenario.title}\n\n{scenario_table(results[scenario.name])}", flush=True)
     document = {
@@ -85,7 +87,11 @@ def main():
         "seconds": options.seconds,
         "rounds": options.rounds,
         "targets": all_targets(scenarios, results),
-        "scenarios": {s.name: {"title": s.title, "proxies": results[s.name]} for s in scenarios if s.name in results},
+        "scenarios": {
+            s.name: {"title": s.title, "rounds": all_rounds[s.name], "proxies": results[s.name]}
+            for s in scenarios
+            if s.name in results
+        },
     }
     print(f"\n## Targets\n\n{targets_table(document['targets'])}")
     write(document, places.WORK)

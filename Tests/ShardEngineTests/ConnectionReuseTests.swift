@@ -76,18 +76,24 @@ import Testing
         #expect(shard.requests.count == 2)
     }
 
+    /// Clients that each have a parser, with half a request; there are no more of them.
+    private func takeAllParsers(of engine: EngineUnderTest) -> [Int32] {
+        // As many as are made at a time.
+        let count = 4
+        engine.onLoop { $0.server.parsers.limit = count }
+        return (0..<count).map { _ in
+            let connection = connectToLoopback(port: engine.port)
+            sendAll(connection, "PUT /metrics/job/half HTTP/1.1\r\nHost: h\r\n")
+            return connection
+        }
+    }
+
     @Test func aRequestWithoutAParserWaitsForOne() throws {
         let shard = ScriptedShard { _, _ in .answer }
         let engine = try EngineUnderTest(shards: [shard.address])
         defer { engine.stop() }
         #expect(engine.push("/other").status == 404)
-        // As many as it makes at a time.
-        engine.onLoop { $0.server.parsers.limit = 4 }
-        let half = (0..<4).map { _ in
-            let connection = connectToLoopback(port: engine.port)
-            sendAll(connection, "PUT /metrics/job/half HTTP/1.1\r\nHost: h\r\n")
-            return connection
-        }
+        let half = takeAllParsers(of: engine)
         usleep(50_000)
         let waiting = (0..<6).map { number in
             let connection = connectToLoopback(port: engine.port)
@@ -136,12 +142,7 @@ import Testing
         let engine = try EngineUnderTest(shards: [shard.address])
         defer { engine.stop() }
         #expect(engine.push("/other").status == 404)
-        engine.onLoop { $0.server.parsers.limit = 4 }
-        let half = (0..<4).map { _ in
-            let connection = connectToLoopback(port: engine.port)
-            sendAll(connection, "PUT /metrics/job/half HTTP/1.1\r\nHost: h\r\n")
-            return connection
-        }
+        let half = takeAllParsers(of: engine)
         defer { half.forEach { close($0) } }
         let silent = (0..<8).map { _ in connectToLoopback(port: engine.port) }
         usleep(50_000)
