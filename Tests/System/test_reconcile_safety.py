@@ -40,6 +40,21 @@ def refusing(gateway, fault):
     return answer
 
 
+def relaying(gateway, after_listings):
+    """A stub's way of being a real shard of which requests come in between a run's looks: after each listing is read, and
+    before the run has it, the next function is called."""
+    rest = iter(after_listings)
+
+    def answer(request):
+        kind = dict(request.headers).get("Content-Type")
+        real = ask(gateway.address, request.method, request.target, request.body, {"Content-Type": kind} if kind else {})
+        if request.target == "/api/v1/metrics":
+            next(rest, lambda: None)()
+        return answers(real.status, real.body)
+
+    return answer
+
+
 @pytest.mark.parametrize("fault", [400, 404, 500, 503, "hang", "close"])
 def test_no_copy_is_deleted_before_the_owner_has_taken_it(lab, fault):
     *shards, behind = lab.pushgateways(3)
@@ -69,6 +84,68 @@ def test_no_copy_is_deleted_before_the_owner_has_taken_it(lab, fault):
 
 def push(gateway, path, body=BODY):
     return ask(gateway.address, "POST", path, body.encode())
+
+
+class RemadeGroup:
+    """A group on a shard that does not own it, and requests on it that come in after certain looks of a run."""
+
+    def __init__(self, lab):
+        behind, *shards = lab.pushgateways(3)
+        self.after_listings = [lambda: None]
+        stub = lab.stub(relaying(behind, self.after_listings))
+        self.replica = lab.shardd([stub, *shards], start=False)
+        found = owners(self.replica, [stub, *shards], MANY[:40])
+        self.path = next(path for path in found if found[path] != stub.address.text)
+        self.wrong = behind
+        self.owner = {shard.address.text: shard for shard in shards}[found[self.path]]
+        assert push(behind, self.path).status == 200
+
+    def then(self, method, body="", visits=True):
+        """As replicas do it during a handover: the copy is written before its owner."""
+
+        def request():
+            for gateway in (self.wrong, self.owner) if visits else (self.owner,):
+                assert ask(gateway.address, method, self.path, body.encode()).status in (200, 202)
+
+        self.after_listings.append(request)
+
+    def values(self):
+        held = scrape.held(self.owner)[self.path]
+        return {name: list(family.metrics.values()) for name, family in held.items()}
+
+
+def test_a_group_that_is_deleted_and_made_anew_while_it_moves_has_nothing_of_before(lab):
+    """The DELETE comes between a look and the push that follows it, the POST after the look that finds the copy gone."""
+    group = RemadeGroup(lab)
+    group.then("DELETE")
+    group.then("POST", "# TYPE second gauge\nsecond 3\n")
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"second": ['{"value": "3"}']}
+    assert scrape.held(group.wrong) == {}
+
+
+def test_a_group_that_is_deleted_and_made_anew_twice_while_it_moves_has_nothing_of_before(lab):
+    group = RemadeGroup(lab)
+    group.then("DELETE")
+    group.then("POST", "third 3\n")
+    group.then("DELETE")
+    group.then("POST", "# TYPE first counter\nfirst 4\n")
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"first": ['{"value": "4"}']}
+    assert scrape.held(group.wrong) == {}
+
+
+def test_a_group_made_anew_on_its_owner_alone_loses_no_push(lab):
+    """Where pushes do not visit the copy, none would be seen that came in while something is taken from the owner."""
+    group = RemadeGroup(lab)
+    group.then("DELETE")
+    group.then("POST", "third 3\n", visits=False)
+    done = reconcile(group.replica)
+    assert done.code == 1 and f"{group.path.removeprefix('/metrics')} changes too often" in done.errors, done
+    assert group.values()["third"] == ['{"value": "3"}']
+    assert reconcile(group.replica).code == 0
 
 
 def test_a_group_that_its_owner_finds_inconsistent_stays(lab):

@@ -16,8 +16,11 @@ struct CopyPass {
     private var unconfirmed: [GroupLabels: Set<String>] = [:]
     /// Whether the journal has something of this pass.
     private var isWritten = false
-    /// What owners have of pushes that an earlier run made and did not live to look after.
+    /// What owners have been given of groups whose copies have yet to be looked at: by an earlier run that did not live to do
+    /// so, or of a copy that was gone and has been made anew.
     private var doubtful: [GroupLabels: Set<String>] = [:]
+    /// Groups of which owners may have something that is gone from the shard.
+    private var vanished: Set<GroupLabels> = []
 
     /// A group that is being pushed.
     private struct Move {
@@ -61,10 +64,6 @@ struct CopyPass {
     /// Copies all; false when something is left that was pushed and has yet to be looked after.
     mutating func carryOut() -> Bool {
         if left.contains(where: { move($0) != nil || doubtful[$0] != nil }) { copy() }
-        let vanished = run.ledger.vanished
-        if !vanished.isEmpty, run.removeResurrected() {
-            for group in vanished { unconfirmed[group] = nil }
-        }
         guard unconfirmed.isEmpty else { return false }
         return !isWritten || forget()
     }
@@ -74,20 +73,25 @@ struct CopyPass {
         guard look() else { return }
         for group in doubtful.keys {
             let copy = run.listings[from]?.groups[group]
-            if copy == nil { vanished(group) }
+            if copy == nil { hasVanished(group) }
             if copy?.obstacle != nil { unconfirmed[group] = nil }
         }
-        while !left.isEmpty, run.mayGoOn {
+        while !left.isEmpty || !vanished.isEmpty, run.mayGoOn {
             let moves = nextMoves()
-            guard !moves.isEmpty else { continue }
-            guard note(moves) else { return }
-            let done = push(moves)
-            // Before a shard has deleted a group, it has answered already that it has.
-            run.wait(CopyPass.deletionTime)
-            guard look() else { return }
-            for move in done { confirm(move) }
-            run.pace(moves.count)
+            guard moves.isEmpty || carryOut(moves), lookAfterVanished() else { return }
         }
+    }
+
+    /// Pushes and looks again; false when the rest cannot be done.
+    private mutating func carryOut(_ moves: [Move]) -> Bool {
+        guard note(moves) else { return false }
+        let done = push(moves)
+        // Before a shard has deleted a group, it has answered already that it has.
+        run.wait(CopyPass.deletionTime)
+        guard look() else { return false }
+        for move in done { confirm(move) }
+        run.pace(moves.count)
+        return true
     }
 
     /// The next groups, as many as may be pushed between two looks, and fit into the journal.
@@ -110,12 +114,53 @@ struct CopyPass {
     }
 
     /// The copy is gone: by a DELETE, unless the shard has lost everything.
-    private mutating func vanished(_ group: GroupLabels) {
+    private mutating func hasVanished(_ group: GroupLabels) {
+        doubtful[group] = nil
         if let startTime, run.client.startTime(of: from) == startTime {
-            run.ledger.noteVanished(group)
+            vanished.insert(group)
         } else {
-            unconfirmed[group] = nil
+            isLookedAfter(group)
         }
+    }
+
+    /// Takes back from owners what they were given of copies that are gone. A copy that a push has made anew since is to be
+    /// moved again.
+    ///
+    /// - Returns: whether owners and the shard could be asked.
+    private mutating func lookAfterVanished() -> Bool {
+        guard !vanished.isEmpty else { return true }
+        guard run.mayGoOn, let leftovers = run.removeResurrected(vanished), look() else { return false }
+        for group in vanished {
+            attempts[group, default: 0] += 1
+            if run.listings[from]?.groups[group] != nil {
+                moveAnew(group)
+            } else if !leftovers.contains(group) {
+                isLookedAfter(group)
+            } else if hasHadItsAttempts(group) {
+                // Pushes make it anew without a visit to the copy: one could be lost if anything were taken away now.
+                isLookedAfter(group)
+            }
+        }
+        return true
+    }
+
+    private mutating func moveAnew(_ group: GroupLabels) {
+        vanished.remove(group)
+        guard !hasHadItsAttempts(group) else { return }
+        doubtful[group] = run.ledger.pushedNames(of: group)
+        left.append(group)
+    }
+
+    /// Whether a group changes so often that no more is to be done about it; then people are told.
+    private func hasHadItsAttempts(_ group: GroupLabels) -> Bool {
+        guard attempts[group, default: 0] >= CopyPass.attemptLimit else { return false }
+        run.problem("\(run.places.text(of: group)) changes too often to be moved from \(from)")
+        return true
+    }
+
+    private mutating func isLookedAfter(_ group: GroupLabels) {
+        vanished.remove(group)
+        unconfirmed[group] = nil
     }
 
     /// Writes down what is about to be pushed; false when it cannot be.
@@ -156,7 +201,7 @@ struct CopyPass {
                 && !run.hasNewer(group, name, than: family, on: from)
         }
         let isKnown = held != nil || run.ledger.hasPushed(group)
-        guard !families.isEmpty || !isKnown || doubtful[group] != nil else { return nil }
+        guard !families.isEmpty || !isKnown || unconfirmed[group] != nil else { return nil }
         if let obstacle = copy.obstacle {
             run.problem("\(run.places.text(of: group)) stays on \(from): \(obstacle)")
             return nil
@@ -216,7 +261,7 @@ struct CopyPass {
     private mutating func confirm(_ move: Move) {
         let group = move.copy.labels
         guard let now = run.listings[from]?.groups[group] else {
-            return vanished(group)
+            return hasVanished(group)
         }
         var isUnchanged = true
         for (name, family) in move.families {
@@ -233,26 +278,28 @@ struct CopyPass {
             return run.ledger.confirm(group)
         }
         attempts[group, default: 0] += 1
-        guard attempts[group, default: 0] < CopyPass.attemptLimit else {
-            return run.problem("\(run.places.text(of: group)) changes too often to be moved from \(from)")
-        }
-        if !haveAllStayed { replace(move, with: now) }
+        guard !hasHadItsAttempts(group) else { return }
+        if !haveAllStayed, !replace(move, with: now) { doubtful[group] = names }
         left.append(group)
     }
 
     /// A PUT has taken families away from the copy that the owner had been given meanwhile: the owner gets what the copy
     /// holds now, and keeps what it has from others.
-    private func replace(_ move: Move, with now: GroupCopy) {
+    ///
+    /// - Returns: whether it has.
+    private func replace(_ move: Move, with now: GroupCopy) -> Bool {
         guard now.obstacle == nil,
             case .success(let listing) = run.look(at: move.owner, alsoWanted: [now.labels])
-        else { return }
+        else { return false }
         let held = listing.groups[now.labels]
-        guard held?.obstacle == nil else { return }
+        guard held?.obstacle == nil else { return false }
         let foreign = held.map { run.ledger.foreignFamilies(of: $0) } ?? [:]
         let families = now.families.merging(foreign) { $0.pushedAt > $1.pushedAt ? $0 : $1 }
-        _ = run.client.carryOut([order(move, .put, families)])
+        let answers = run.client.carryOut([order(move, .put, families)])
         run.ledger.didPush(now.labels, now.families.keys, at: wallClockNanoseconds())
         run.ledger.didReplace(now.labels)
+        guard case .done = answers.first else { return false }
+        return true
     }
 
     private static let deletionTime = TimeSpan.milliseconds(50)

@@ -135,7 +135,11 @@ final class ReconcileRun {
                 guard relist([from]) else { break }
                 let batch = left.prefix(RunSettings.batch(of: strays.count))
                 left = left.dropFirst(batch.count)
-                delete(batch.filter(isCovered(on: from)), on: from)
+                let covered = batch.filter { isCovered($0, on: from) }
+                delete(covered, on: from)
+                for group in Set(batch).subtracting(covered) where listings[from]?.groups[group] != nil {
+                    problem("\(places.text(of: group)) on \(from) has something that its owner may lack")
+                }
                 pace(batch.count)
             }
         }
@@ -143,16 +147,14 @@ final class ReconcileRun {
     }
 
     /// Whether a copy, as it is now, is on its owner as a whole.
-    private func isCovered(on from: ShardAddress) -> (GroupLabels) -> Bool {
-        { [self] labels in
-            guard let copy = listings[from]?.groups[labels] else { return false }
-            let owner = places.owner(of: labels)
-            guard let held = listings[owner]?.groups[labels], !ledger.isUnconfirmed(labels) else { return false }
-            return copy.families.allSatisfy { name, family in
-                guard let owned = held.families[name] else { return false }
-                return owned.pushedAt >= family.pushedAt
-                    || ledger.hasAcknowledged(labels, name, version: family.pushedAt)
-            }
+    private func isCovered(_ group: GroupLabels, on from: ShardAddress) -> Bool {
+        guard let copy = listings[from]?.groups[group] else { return false }
+        guard let held = listings[places.owner(of: group)]?.groups[group], !ledger.isUnconfirmed(group) else {
+            return false
+        }
+        return copy.families.allSatisfy { name, family in
+            guard let owned = held.families[name] else { return false }
+            return owned.pushedAt >= family.pushedAt || ledger.hasAcknowledged(group, name, version: family.pushedAt)
         }
     }
 
@@ -175,20 +177,31 @@ final class ReconcileRun {
     // MARK: What the passes need
 
     /// A DELETE may have reached the copy and its owner before what was read of the copy reached the owner: then the owner
-    /// holds that and nothing else, and no copy is left. Returns whether owners have none of that any more.
-    func removeResurrected() -> Bool {
-        let doubtful = ledger.vanished
-        guard relist(Set(doubtful.map { places.owner(of: $0) })) else { return false }
+    /// holds that and nothing else, and no copy is left.
+    ///
+    /// - Returns: the groups of which owners hold that beside what was pushed since; nil when it cannot be taken from them.
+    func removeResurrected(_ groups: Set<GroupLabels>) -> Set<GroupLabels>? {
+        guard relist(Set(groups.map { places.owner(of: $0) })) else { return nil }
+        var leftovers: Set<GroupLabels> = []
         var areGone = true
-        for (owner, groups) in Dictionary(grouping: doubtful, by: { places.owner(of: $0) }) {
-            let unchanged = groups.filter { group in
-                guard let held = listings[owner]?.groups[group] else { return false }
-                return ledger.foreignFamilies(of: held).isEmpty
+        for (owner, groups) in Dictionary(grouping: groups, by: { places.owner(of: $0) }) {
+            var unchanged: [GroupLabels] = []
+            for group in groups {
+                guard let held = listings[owner]?.groups[group] else { continue }
+                let foreign = ledger.foreignFamilies(of: held)
+                if foreign.isEmpty {
+                    unchanged.append(group)
+                } else if foreign.count < held.families.count {
+                    leftovers.insert(group)
+                }
             }
             areGone = delete(unchanged, on: owner) && areGone
+            for group in unchanged {
+                listings[owner]?.groups[group] = nil
+                ledger.didReplace(group)
+            }
         }
-        if areGone { ledger.forgetVanished() }
-        return areGone
+        return areGone ? leftovers : nil
     }
 
     /// Lists a shard: what it holds of others' groups as a whole, of its own the times only.

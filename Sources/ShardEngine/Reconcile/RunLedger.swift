@@ -4,7 +4,6 @@
 struct RunLedger {
     private var acknowledged: [GroupLabels: [String: Int64]] = [:]
     private var pushed: [GroupLabels: Push] = [:]
-    private var vanishedGroups: Set<GroupLabels> = []
 
     private struct Push {
         var names: Set<String>
@@ -19,7 +18,6 @@ struct RunLedger {
         pushed[group, default: Push(names: [], endedAt: time)].names.formUnion(names)
         pushed[group]?.endedAt = time
         pushed[group]?.isConfirmed = false
-        vanishedGroups.remove(group)
     }
 
     /// A second look has found the family as it was pushed.
@@ -27,7 +25,7 @@ struct RunLedger {
         acknowledged[group, default: [:]][name] = version
     }
 
-    /// The owner has been given the group anew, as a whole: all of it has to be looked at again.
+    /// What the owner has of the group has been replaced or deleted as a whole: all of it has to be looked at again.
     mutating func didReplace(_ group: GroupLabels) {
         acknowledged[group] = nil
     }
@@ -37,24 +35,14 @@ struct RunLedger {
         pushed[group]?.isConfirmed = true
     }
 
-    /// A second look has found the copy gone.
-    mutating func noteVanished(_ group: GroupLabels) {
-        vanishedGroups.insert(group)
-    }
-
-    /// Owners have nothing left of what has vanished.
-    mutating func forgetVanished() {
-        vanishedGroups = []
-    }
-
     /// How many groups owners have been given.
     var confirmedCount: Int { pushed.values.count(where: \.isConfirmed) }
 
     /// Whether the owner was given something of the group.
     func hasPushed(_ group: GroupLabels) -> Bool { pushed[group] != nil }
 
-    /// Groups whose copies were gone at the second look.
-    var vanished: Set<GroupLabels> { vanishedGroups }
+    /// The names of the families that the owner was given of the group.
+    func pushedNames(of group: GroupLabels) -> Set<String> { pushed[group]?.names ?? [] }
 
     /// Whether the owner has this version of the family, or a newer one, from this run.
     func hasAcknowledged(_ group: GroupLabels, _ name: String, version: Int64) -> Bool {
