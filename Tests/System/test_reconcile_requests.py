@@ -1,5 +1,7 @@
 """Pushes and deletes while groups are to be moved, or are moving, and what a shard that was away has missed."""
 
+import itertools
+import subprocess
 import threading
 import time
 
@@ -7,7 +9,8 @@ import pytest
 from harness import scrape
 from harness.cluster import Cluster
 from harness.net import wait_until
-from harness.reconcile import owners
+from harness.reconcile import OFTEN, owners
+from harness.shardd import BINARY
 
 BODY = "# HELP first First.\n# TYPE first counter\nfirst 1\n# TYPE second gauge\nsecond 2\n"
 PATHS = [f"/metrics/job/many/number/{number}" for number in range(400)]
@@ -78,6 +81,43 @@ def test_a_put_while_a_reconcile_is_due_replaces_the_old_copy_too(lab):
         elif number % 3 == 1:
             waiting.request("POST", path, "# TYPE second gauge\nsecond 6\n")
     waiting.check_reconciled()
+
+
+@pytest.mark.parametrize("change", ["out", "in"])
+def test_replicas_that_go_by_different_rings_for_long_lose_nothing(lab, change):
+    """One hears late of a change, as after a loss of Consul's state: a proxy tells it what it has known for some time."""
+    cluster = Cluster(lab, 3, spare=1, consul=True, replicas=1)
+    proxy = lab.consul_proxy(cluster.consul)
+    cluster.replicas.append(
+        lab.shardd(cluster.shards, consul=proxy, consul_server={"register": False}, reconcile=OFTEN)
+    )
+    for path in PATHS[:151]:
+        cluster.request("PUT", path, BODY)
+    wait_until(lambda: all(replica.metric("shardd_reconcile_runs_total") > 0 for replica in cluster.replicas), "at rest")
+    proxy.fault = "late"
+    moved = cluster.spare[0] if change == "out" else cluster.shards[0]
+    if change == "out":
+        cluster.consul.register(moved.address)
+        cluster.shards.append(moved)
+    else:
+        leaving = subprocess.Popen(
+            [BINARY, "drain", f"--config.file={cluster.idle.config_path}", moved.address.text], stdout=subprocess.DEVNULL
+        )
+        cluster.shards.remove(moved)
+    ends_at = time.monotonic() + 8
+    for number in itertools.count():
+        if time.monotonic() > ends_at:
+            break
+        path = PATHS[number % 151]
+        # Families that are not pushed again soon, so that a loss shows in the end.
+        family = f"family_{number // 151} {number}\n"
+        if number % 97 == 0:
+            cluster.request("DELETE", path)
+        cluster.request("PUT" if number % 89 == 0 else "POST", path, family)
+    proxy.fault = None
+    if change == "in":
+        assert leaving.wait(60) == 0
+    cluster.check_reconciled()
 
 
 def test_a_shard_that_is_slow_for_a_moment_misses_nothing(lab):

@@ -1,5 +1,6 @@
 """What must not happen while groups move: a copy deleted too early, two runs at once, a run that is never finished."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -47,7 +48,8 @@ def relaying(gateway, after_listings):
 
     def answer(request):
         kind = dict(request.headers).get("Content-Type")
-        real = ask(gateway.address, request.method, request.target, request.body, {"Content-Type": kind} if kind else {})
+        headers = [("Content-Type", kind)] if kind else []
+        real = ask(gateway.address, request.method, request.target, request.body, headers)
         if request.target == "/api/v1/metrics":
             next(rest, lambda: None)()
         return answers(real.status, real.body)
@@ -86,37 +88,38 @@ def push(gateway, path, body=BODY):
     return ask(gateway.address, "POST", path, body.encode())
 
 
-class RemadeGroup:
-    """A group on a shard that does not own it, and requests on it that come in after certain looks of a run."""
+class MovingGroup:
+    """A group on a shard that does not own it, and requests that come in after certain looks of a run at that shard, or at
+    the owner. The first look is that of the plan."""
 
     def __init__(self, lab):
-        behind, *shards = lab.pushgateways(3)
-        self.after_listings = [lambda: None]
-        stub = lab.stub(relaying(behind, self.after_listings))
-        self.replica = lab.shardd([stub, *shards], start=False)
-        found = owners(self.replica, [stub, *shards], MANY[:40])
-        self.path = next(path for path in found if found[path] != stub.address.text)
-        self.wrong = behind
-        self.owner = {shard.address.text: shard for shard in shards}[found[self.path]]
-        assert push(behind, self.path).status == 200
+        self.shards = lab.pushgateways(3)
+        self.after_listings = {shard: [lambda: None] for shard in self.shards}
+        stubs = [lab.stub(relaying(shard, self.after_listings[shard])) for shard in self.shards]
+        self.replica = lab.shardd(stubs, start=False)
+        found = owners(self.replica, stubs, MANY)
+        self.wrong, self.owner = self.shards[:2]
+        # The second one is on its owner too, so that nothing but its own push is at stake.
+        self.path, self.other = [path for path in MANY if found[path] == stubs[1].address.text][:2]
+        assert push(self.wrong, self.path).status == 200
 
-    def then(self, method, body="", visits=True):
+    def request(self, method, path, body="", visits=True):
         """As replicas do it during a handover: the copy is written before its owner."""
+        for shard in (self.wrong, self.owner) if visits else (self.owner,):
+            assert ask(shard.address, method, path, body.encode()).status in (200, 202)
 
-        def request():
-            for gateway in (self.wrong, self.owner) if visits else (self.owner,):
-                assert ask(gateway.address, method, self.path, body.encode()).status in (200, 202)
+    def then(self, method, body="", visits=True, after=None):
+        call = functools.partial(self.request, method, self.path, body, visits)
+        self.after_listings[after or self.wrong].append(call)
 
-        self.after_listings.append(request)
-
-    def values(self):
-        held = scrape.held(self.owner)[self.path]
+    def values(self, path=None):
+        held = scrape.held(self.owner)[path or self.path]
         return {name: list(family.metrics.values()) for name, family in held.items()}
 
 
 def test_a_group_that_is_deleted_and_made_anew_while_it_moves_has_nothing_of_before(lab):
     """The DELETE comes between a look and the push that follows it, the POST after the look that finds the copy gone."""
-    group = RemadeGroup(lab)
+    group = MovingGroup(lab)
     group.then("DELETE")
     group.then("POST", "# TYPE second gauge\nsecond 3\n")
     done = reconcile(group.replica)
@@ -126,7 +129,7 @@ def test_a_group_that_is_deleted_and_made_anew_while_it_moves_has_nothing_of_bef
 
 
 def test_a_group_that_is_deleted_and_made_anew_twice_while_it_moves_has_nothing_of_before(lab):
-    group = RemadeGroup(lab)
+    group = MovingGroup(lab)
     group.then("DELETE")
     group.then("POST", "third 3\n")
     group.then("DELETE")
@@ -137,9 +140,36 @@ def test_a_group_that_is_deleted_and_made_anew_twice_while_it_moves_has_nothing_
     assert scrape.held(group.wrong) == {}
 
 
+def test_a_push_wins_though_another_group_of_its_owner_is_deleted(lab):
+    """What the owner was given of one group must not be taken for what it had, as it is listed again for the other one."""
+    group = MovingGroup(lab)
+    assert push(group.wrong, group.other).status == 200
+
+    def requests():
+        group.request("DELETE", group.path)
+        group.request("POST", group.other, "# TYPE second gauge\nsecond 5\n")
+
+    group.after_listings[group.wrong].append(requests)
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values(group.other) == {"first": ['{"value": "1"}'], "second": ['{"value": "5"}']}
+    assert scrape.places(group.shards).keys() == {group.other} and not scrape.held(group.wrong)
+
+
+def test_a_push_wins_that_comes_as_the_owner_is_given_the_whole(lab):
+    """A PUT comes between a look and the push, so that the owner must be given the group anew, and a POST just before."""
+    group = MovingGroup(lab)
+    group.then("PUT", "# TYPE second gauge\nsecond 4\n")
+    group.then("POST", "third 3\n", after=group.owner)
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"second": ['{"value": "4"}'], "third": ['{"value": "3"}']}
+    assert not scrape.held(group.wrong)
+
+
 def test_a_group_made_anew_on_its_owner_alone_loses_no_push(lab):
     """Where pushes do not visit the copy, none would be seen that came in while something is taken from the owner."""
-    group = RemadeGroup(lab)
+    group = MovingGroup(lab)
     group.then("DELETE")
     group.then("POST", "third 3\n", visits=False)
     done = reconcile(group.replica)

@@ -90,6 +90,12 @@ final class ConsulLock {
         return RingStore.entries(outcome)
     }
 
+    /// Stores a ring, for replicas that do not know it.
+    func store(_ ring: StoredRing) {
+        guard let request = RingStore.request(client, ring) else { return }
+        _ = session.send(request)
+    }
+
     /// What runs have pushed without having looked after it.
     func readJournals() -> Result<[CopyJournal], RunFailure> {
         let outcome = session.send(

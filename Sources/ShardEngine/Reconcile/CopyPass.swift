@@ -63,7 +63,10 @@ struct CopyPass {
 
     /// Copies all; false when something is left that was pushed and has yet to be looked after.
     mutating func carryOut() -> Bool {
-        if left.contains(where: { move($0) != nil || doubtful[$0] != nil }) { copy() }
+        if left.contains(where: { move($0) != nil || doubtful[$0] != nil }) {
+            copy()
+            guard left.isEmpty else { return false }
+        }
         guard unconfirmed.isEmpty else { return false }
         return !isWritten || forget()
     }
@@ -71,11 +74,6 @@ struct CopyPass {
     private mutating func copy() {
         // What was read first is old by now.
         guard look() else { return }
-        for group in doubtful.keys {
-            let copy = run.listings[from]?.groups[group]
-            if copy == nil { hasVanished(group) }
-            if copy?.obstacle != nil { unconfirmed[group] = nil }
-        }
         while !left.isEmpty || !vanished.isEmpty, run.mayGoOn {
             let moves = nextMoves()
             guard moves.isEmpty || carryOut(moves), lookAfterVanished() else { return }
@@ -89,9 +87,12 @@ struct CopyPass {
         // Before a shard has deleted a group, it has answered already that it has.
         run.wait(CopyPass.deletionTime)
         guard look() else { return false }
-        for move in done { confirm(move) }
+        var replacements: [Move] = []
+        for move in done {
+            if let replacement = confirm(move) { replacements.append(replacement) }
+        }
         run.pace(moves.count)
-        return true
+        return replace(replacements)
     }
 
     /// The next groups, as many as may be pushed between two looks, and fit into the journal.
@@ -99,11 +100,19 @@ struct CopyPass {
         var moves: [Move] = []
         var size = 0
         while moves.count < batchSize, size < CopyJournal.roomForBatch, let group = left.popLast() {
-            guard let move = move(group) else { continue }
+            guard let move = move(group) else {
+                cannotBeMoved(group)
+                continue
+            }
             moves.append(move)
             size += CopyJournal.size(of: group, move.families.keys)
         }
         return moves
+    }
+
+    private mutating func cannotBeMoved(_ group: GroupLabels) {
+        guard unconfirmed[group] != nil else { return }
+        if run.listings[from]?.groups[group] == nil { hasVanished(group) } else { isLookedAfter(group) }
     }
 
     /// Nothing is left to be looked after; false when Consul does not take that.
@@ -258,10 +267,13 @@ struct CopyPass {
     }
 
     /// Compares what was pushed with what the shard holds now.
-    private mutating func confirm(_ move: Move) {
+    ///
+    /// - Returns: what the owner has to be given as a whole, as the copy has lost something that the owner was given.
+    private mutating func confirm(_ move: Move) -> Move? {
         let group = move.copy.labels
         guard let now = run.listings[from]?.groups[group] else {
-            return hasVanished(group)
+            hasVanished(group)
+            return nil
         }
         var isUnchanged = true
         for (name, family) in move.families {
@@ -275,29 +287,42 @@ struct CopyPass {
         let haveAllStayed = names.allSatisfy { now.families[$0] != nil }
         if isUnchanged, haveAllStayed {
             unconfirmed[group] = nil
-            return run.ledger.confirm(group)
+            run.ledger.confirm(group)
+            return nil
         }
         attempts[group, default: 0] += 1
-        guard !hasHadItsAttempts(group) else { return }
-        if !haveAllStayed, !replace(move, with: now) { doubtful[group] = names }
+        guard !hasHadItsAttempts(group) else { return nil }
         left.append(group)
+        guard !haveAllStayed else { return nil }
+        doubtful[group] = names
+        return Move(copy: now, owner: move.owner, families: now.families, hasFailed: false)
     }
 
-    /// A PUT has taken families away from the copy that the owner had been given meanwhile: the owner gets what the copy
-    /// holds now, and keeps what it has from others.
+    /// A PUT has taken families away from copies that owners had been given meanwhile: owners get what the copies hold now,
+    /// and keep what they have from others.
     ///
-    /// - Returns: whether it has.
-    private func replace(_ move: Move, with now: GroupCopy) -> Bool {
-        guard now.obstacle == nil,
-            case .success(let listing) = run.look(at: move.owner, alsoWanted: [now.labels])
-        else { return false }
-        let held = listing.groups[now.labels]
+    /// - Returns: whether the rest can be done.
+    private mutating func replace(_ moves: [Move]) -> Bool {
+        guard !moves.isEmpty else { return true }
+        guard note(moves) else { return false }
+        for move in moves where isReplaced(move) { doubtful[move.copy.labels] = Set(move.families.keys) }
+        // A push that came in between the look at the owner and the PUT has left what it brought on the copy.
+        return look()
+    }
+
+    private func isReplaced(_ move: Move) -> Bool {
+        let group = move.copy.labels
+        guard move.copy.obstacle == nil, case .success(let listing) = run.look(at: move.owner, alsoWanted: [group])
+        else {
+            return false
+        }
+        let held = listing.groups[group]
         guard held?.obstacle == nil else { return false }
         let foreign = held.map { run.ledger.foreignFamilies(of: $0) } ?? [:]
-        let families = now.families.merging(foreign) { $0.pushedAt > $1.pushedAt ? $0 : $1 }
+        let families = move.families.merging(foreign) { $0.pushedAt > $1.pushedAt ? $0 : $1 }
         let answers = run.client.carryOut([order(move, .put, families)])
-        run.ledger.didPush(now.labels, now.families.keys, at: wallClockNanoseconds())
-        run.ledger.didReplace(now.labels)
+        run.ledger.didPush(group, families.keys, at: wallClockNanoseconds())
+        run.ledger.didReplace(group)
         guard case .done = answers.first else { return false }
         return true
     }

@@ -11,10 +11,21 @@ struct GroupLabels: Hashable, Sendable {
     }
 }
 
-/// A label and its value.
+/// A label and its value; equal to another one byte by byte, as to a Pushgateway, and not as text is.
 struct LabelPair: Hashable, Sendable {
     var name: String
     var value: String
+
+    static func == (one: LabelPair, other: LabelPair) -> Bool {
+        one.name.utf8.elementsEqual(other.name.utf8) && one.value.utf8.elementsEqual(other.value.utf8)
+    }
+
+    func hash(into hasher: inout Hasher) {
+        for text in [name, value] {
+            for byte in text.utf8 { hasher.combine(byte) }
+            hasher.combine(UInt8.max)
+        }
+    }
 }
 
 /// A copy of a group.

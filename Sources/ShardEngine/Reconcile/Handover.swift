@@ -35,7 +35,8 @@ final class Handover {
     private var addedAt = wallClock()
     /// Shards off the ring that `shardd drain` is emptying.
     private(set) var draining: [ShardAddress] = []
-    private var remindedOf: Int?
+    /// The latest run that was told of the rings that are used here, as it goes by another one.
+    private var objectedTo: Int?
     private let loop: EventLoop
     private var timer: Timer?
     private var heardTimer: Timer?
@@ -221,11 +222,12 @@ final class Handover {
     /// Takes a step where a run, of this replica or another, has got far enough.
     func observe(_ state: RunState) {
         draining = state.draining.compactMap { ShardAddress(parsing: $0) }.filter { !rings.ring.shards.contains($0) }
+        object(to: state)
         guard rings.isReconcileDue || past.contains(where: { $0.visit != .removal }) else { return }
         let known = base ?? state.run
         base = known
         // The replica that runs may not have this ring in force yet, or not any more: it settles nothing here.
-        guard state.isRun(by: rings.ring) else { return remind(state) }
+        guard state.isRun(by: rings.ring) else { return }
         // Where the runs before the last ring are not known, clocks tell, which are not quite the same everywhere.
         guard state.run > known || state.startedAt > addedAt + Handover.clockMargin else { return remind(state) }
         switch state.phase {
@@ -249,10 +251,23 @@ final class Handover {
         return [sweep] + (unreached.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: unreached)])
     }
 
+    /// A run goes by a ring that is not in force here. Two replicas that each take the other's owners for places to be swept
+    /// would lose pushes: that rings are stored while it is under way lets no run get so far.
+    private func object(to state: RunState) {
+        guard hold > .zero, !rings.ring.isEmpty, state.run > 0, !state.isRun(by: rings.ring), state.run != objectedTo
+        else { return }
+        store?.add(StoredRing(rings.ring))
+        remindOfPast(state)
+    }
+
     /// A run has settled what it knew, which was not all: others must know of these rings to the end.
     private func remind(_ state: RunState) {
-        guard state.phase == .settled, state.run != remindedOf else { return }
-        remindedOf = state.run
+        guard state.phase == .settled, state.run != objectedTo else { return }
+        remindOfPast(state)
+    }
+
+    private func remindOfPast(_ state: RunState) {
+        objectedTo = state.run
         for other in past where other.visit == .copy { store?.add(StoredRing(other)) }
     }
 

@@ -132,7 +132,8 @@ final class ReconcileRun {
             var left = strays.map(\.labels)[...]
             while !left.isEmpty, mayGoOn {
                 // What owners have, they have had since the plan; the copy may have changed a moment ago.
-                guard relist([from]) else { break }
+                guard let now = latest(from) else { break }
+                listings[from] = now
                 let batch = left.prefix(RunSettings.batch(of: strays.count))
                 left = left.dropFirst(batch.count)
                 let covered = batch.filter { isCovered($0, on: from) }
@@ -181,27 +182,27 @@ final class ReconcileRun {
     ///
     /// - Returns: the groups of which owners hold that beside what was pushed since; nil when it cannot be taken from them.
     func removeResurrected(_ groups: Set<GroupLabels>) -> Set<GroupLabels>? {
-        guard relist(Set(groups.map { places.owner(of: $0) })) else { return nil }
         var leftovers: Set<GroupLabels> = []
-        var areGone = true
         for (owner, groups) in Dictionary(grouping: groups, by: { places.owner(of: $0) }) {
+            // Of other groups, what was read before anything was pushed is what tells what they lack.
+            guard let now = latest(owner) else { return nil }
             var unchanged: [GroupLabels] = []
             for group in groups {
-                guard let held = listings[owner]?.groups[group] else { continue }
-                let foreign = ledger.foreignFamilies(of: held)
+                let held = now.groups[group]
+                let foreign = held.map { ledger.foreignFamilies(of: $0) } ?? [:]
+                listings[owner]?.groups[group] = foreign.isEmpty ? nil : held
+                listings[owner]?.groups[group]?.families = foreign
+                ledger.didReplace(group)
+                guard let held else { continue }
                 if foreign.isEmpty {
                     unchanged.append(group)
                 } else if foreign.count < held.families.count {
                     leftovers.insert(group)
                 }
             }
-            areGone = delete(unchanged, on: owner) && areGone
-            for group in unchanged {
-                listings[owner]?.groups[group] = nil
-                ledger.didReplace(group)
-            }
+            guard delete(unchanged, on: owner) else { return nil }
         }
-        return areGone ? leftovers : nil
+        return leftovers
     }
 
     /// Lists a shard: what it holds of others' groups as a whole, of its own the times only.
@@ -218,17 +219,14 @@ final class ReconcileRun {
         }
     }
 
-    /// Lists shards again; false when one cannot be listed.
-    private func relist(_ shards: Set<ShardAddress>) -> Bool {
-        for shard in shards.sorted() {
-            switch look(at: shard) {
-            case .success(let listing): listings[shard] = listing
-            case .failure(let failure):
-                problem(failure.reason)
-                return false
-            }
+    /// What a shard holds now; nil when it cannot be listed.
+    private func latest(_ shard: ShardAddress) -> ShardListing? {
+        switch look(at: shard) {
+        case .success(let listing): return listing
+        case .failure(let failure):
+            problem(failure.reason)
+            return nil
         }
-        return true
     }
 
     /// Whether the run may still change anything: it is not to stop, and nobody else may be at it.

@@ -38,15 +38,8 @@ final class RingStore {
 
     /// Stores a ring; when Consul does not take it, once it is back.
     func add(_ ring: StoredRing) {
-        let document = RingEntry.Document(
-            shards: ring.shards.map(\.text),
-            holders: ring.holders?.sorted().map(\.text),
-            storedAt: wallClockNanoseconds()
-        )
-        guard let body = try? JSONEncoder().encode(document) else { return }
-        call(.put, "\(RingStore.folder(client))\(RingStore.key(of: ring))\(client.datacenterQuery)", body: Array(body))
-        {
-            [unowned self] outcome in
+        guard let request = RingStore.request(client, ring) else { return }
+        call(request.method, request.target, body: request.body) { [unowned self] outcome in
             if case .response(let response) = outcome, response.status == 200 { return }
             unstored.append(ring)
             retry?.schedule(after: RingStore.retryInterval)
@@ -88,6 +81,17 @@ final class RingStore {
             calls[id] = nil
             done(outcome)
         }
+    }
+
+    /// Has Consul store a ring.
+    static func request(_ client: ConsulClient, _ ring: StoredRing) -> HTTPRequest? {
+        let document = RingEntry.Document(
+            shards: ring.shards.map(\.text),
+            holders: ring.holders?.sorted().map(\.text),
+            storedAt: wallClockNanoseconds()
+        )
+        guard let body = try? JSONEncoder().encode(document) else { return nil }
+        return client.request(.put, "\(folder(client))\(key(of: ring))\(client.datacenterQuery)", body: Array(body))
     }
 
     /// Where all rings are listed.

@@ -82,6 +82,10 @@ final class RunProtocol {
         state.startedAt = wallClock()
         state.ring = order.ring.shards.map(\.text)
         state.draining = order.draining.map(\.text)
+        // Before anybody can know of the run: what is stored from now on may be an objection to it.
+        guard let stored = lock.map({ $0.storedRings() }) ?? [] else {
+            return .failed("Consul does not tell by which rings groups may lie")
+        }
         switch lock?.acquire(state) ?? .acquired {
         case .taken: return .taken
         case .failed(let reason): return .failed(reason)
@@ -89,11 +93,14 @@ final class RunProtocol {
         }
         onState(state)
         defer { lock?.release(state) }
-        guard let stored = lock.map({ $0.storedRings() }) ?? [] else {
-            return .failed("Consul does not tell by which rings groups may lie")
-        }
         ringsAtStart = stored
         order.add(stored.map(\.ring))
+        let own = StoredRing(order.ring)
+        if !stored.contains(where: { $0.ring == own }) { lock?.store(own) }
+        if lock != nil, order.isDue {
+            awaitObjections(order)
+            if let objection = objection(order) { return .ended(RunOutcome(problems: [objection])) }
+        }
         switch lock?.readJournals() ?? .success([]) {
         case .failure(let failure): return .failed(failure.reason)
         case .success(let journals):
@@ -140,11 +147,17 @@ final class RunProtocol {
     }
 
     private func carryOut(_ run: ReconcileRun, _ order: Order, _ onPlan: ([Stray]) -> Void) {
-        let strays = run.plan().strays
+        var strays = run.plan().strays
+        if lock != nil, !order.isDue, !strays.isEmpty {
+            awaitObjections(order)
+            strays = run.plan().strays
+        }
+        if let objection = objection(order) { return run.problem(objection) }
         let areAllListed = run.result.problems.isEmpty
         onPlan(strays)
         run.copy(strays)
         guard run.mayGoOn else { return run.problem("the run was broken off") }
+        if let objection = objection(order) { return run.problem(objection) }
         let needsSteps = order.isDue || !strays.isEmpty
         // While an owner lacks something that it cannot be given, nobody may take the copy for superfluous.
         let isAllCopied = run.result.problems.isEmpty
@@ -160,6 +173,20 @@ final class RunProtocol {
         // Where something could not be looked at or deleted, copies are left that requests still have to remove.
         let isSwept = isAllCopied && run.result.problems.isEmpty
         if isSwept, !enter(.settled, run, order) { run.problem("the lock was lost") }
+    }
+
+    /// Gives replicas that go by another ring the time to say so.
+    private func awaitObjections(_ order: Order) {
+        session.pause(order.hold)
+    }
+
+    /// Why the run may not go on; nil when it may: whether replicas have stored other rings since it began.
+    private func objection(_ order: Order) -> String? {
+        guard let lock else { return nil }
+        guard let stored = lock.storedRings() else { return "Consul does not tell by which rings replicas go" }
+        let known = Dictionary(ringsAtStart.map { ($0.key, $0.modifyIndex) }) { first, _ in first }
+        let others = stored.filter { $0.ring != StoredRing(order.ring) && known[$0.key] != $0.modifyIndex }
+        return others.isEmpty ? nil : "replicas go by different rings yet, or have just changed theirs"
     }
 
     private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {

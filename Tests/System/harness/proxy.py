@@ -11,8 +11,9 @@ from .net import Address, new_host
 
 
 class ConsulProxy:
-    """`fault` is None to pass requests on, or a status, "garbage", "slow", "close", or "filtered": a part of the list,
-    with the header by which newer versions of Consul than ours say so. `hides` are names of headers to leave out;
+    """`fault` is None to pass requests on, or a status, "garbage", "slow", "close", "filtered": a part of the list, with
+    the header by which newer versions of Consul than ours say so, or "late": health as it was, and all else as it is.
+    `hides` are names of headers to leave out;
     paths that begin with `refuses` are answered 403.
     """
 
@@ -22,6 +23,7 @@ class ConsulProxy:
         self.faults_served = 0
         self.served = 0
         self.hides = ()
+        self.last_health = None
         self.refuses = None
         self.refused = 0
         self.expected = None
@@ -54,8 +56,16 @@ class ConsulProxy:
         if self.refuses and request.path.startswith(self.refuses):
             self.refused += 1
             return self.answer(request, 403, b"Permission denied")
-        if self.fault is None:
+        is_health = request.path.startswith("/v1/health/")
+        if self.fault == "late" and is_health and self.last_health:
+            # A query that has nothing new to tell takes its time.
+            time.sleep(0.1)
+            answer = self.last_health
+            return self.answer(request, answer.status, answer.body, answer.headers)
+        if self.fault in (None, "late"):
             answer = ask(self.consul.address, request.command, request.path, body)
+            if is_health:
+                self.last_health = answer
             return self.answer(request, answer.status, answer.body, answer.headers)
         if self.fault == "filtered" and request.path.startswith("/v1/health/"):
             self.faults_served += 1
