@@ -79,7 +79,7 @@ import Testing
         #expect(bench.handover.rings.others.count == 64)
         bench.observe(4, .copying)
         bench.observe(5, .settled)
-        #expect(bench.visits.isEmpty)
+        #expect(bench.wait { bench.visits.isEmpty })
     }
 
     @Test func takesEveryStep() {
@@ -96,7 +96,9 @@ import Testing
         bench.observe(5, .copied)
         #expect(bench.visits == [.sweep])
         bench.observe(5, .settled)
-        #expect(bench.visits.isEmpty && bench.handover.isSettled)
+        // Another replica may have started meanwhile, and copy by the old ring until it hears of that.
+        #expect(bench.visits == [.removal] && bench.handover.isSettled)
+        #expect(bench.wait { bench.visits.isEmpty })
     }
 
     @Test func whatARunCouldNotAskForIsNotSwept() {
@@ -168,7 +170,7 @@ import Testing
         #expect(bench.wait { bench.isInForce([a]) })
         bench.observe(1, .settled)
         bench.observe(2, .settled, unreached: [b])
-        #expect(bench.visits == [.removal] && bench.handover.rings.others[0].shards == [b])
+        #expect(bench.wait { bench.visits == [.removal] } && bench.handover.rings.others[0].shards == [b])
         #expect(bench.handover.isSettled)
         bench.change(to: [a, b])
         #expect(bench.wait { bench.isInForce([a, b]) })
@@ -194,7 +196,7 @@ import Testing
         #expect(bench.wait { bench.isInForce([a]) })
         bench.observe(1, .settled)
         bench.handover.observe(RunState(run: 2, phase: .settled, ring: [a.text]))
-        #expect(bench.visits == [.removal] && bench.handover.rings.others[0].shards == [b])
+        #expect(bench.wait { bench.visits == [.removal] } && bench.handover.rings.others[0].shards == [b])
     }
 
     @Test func standInsOfASuspectAreVisitedUntilARunHasSettledThem() {

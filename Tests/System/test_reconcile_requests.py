@@ -8,8 +8,9 @@ import time
 import pytest
 from harness import scrape
 from harness.cluster import Cluster
+from harness.http import ask
 from harness.net import wait_until
-from harness.reconcile import OFTEN, owners
+from harness.reconcile import OFTEN, drain, owners
 from harness.shardd import BINARY
 
 BODY = "# HELP first First.\n# TYPE first counter\nfirst 1\n# TYPE second gauge\nsecond 2\n"
@@ -83,6 +84,24 @@ def test_a_put_while_a_reconcile_is_due_replaces_the_old_copy_too(lab):
     waiting.check_reconciled()
 
 
+def test_requests_win_though_another_group_cannot_be_moved(lab):
+    """What stays where it is must not let replicas forget the copies of others before these are gone."""
+    waiting = Waiting(lab, PATHS, BODY, settle="1500ms")
+    stays = waiting.moving[0]
+    (at,) = scrape.places(waiting.shards)[stays]
+    old = next(shard for shard in waiting.shards if shard.address.text == at)
+    waiting.place(old, stays, "# TYPE bare histogram\nbare_sum 3\nbare_count 4\n")
+    for number, path in enumerate(waiting.moving[1:]):
+        waiting.request(*(("DELETE", path) if number % 3 == 0 else ("PUT", path, "third 3\n")))
+        time.sleep(0.02)
+    for _ in range(2):
+        before = waiting.metric("shardd_reconcile_runs_total")
+        wait_until(lambda: waiting.metric("shardd_reconcile_runs_total") >= before + 2, "there has been a run", 20)
+    assert waiting.metric("shardd_reconcile_runs_total", result="partial") > 0
+    assert scrape.places(waiting.shards)[stays] == [at]
+    scrape.assert_same(waiting.oracle, waiting.shards)
+
+
 @pytest.mark.parametrize("change", ["out", "in"])
 def test_replicas_that_go_by_different_rings_for_long_lose_nothing(lab, change):
     """One hears late of a change, as after a loss of Consul's state: a proxy tells it what it has known for some time."""
@@ -117,6 +136,43 @@ def test_replicas_that_go_by_different_rings_for_long_lose_nothing(lab, change):
     proxy.fault = None
     if change == "in":
         assert leaving.wait(60) == 0
+        assert scrape.held(moved) == {}, "it was not empty"
+    cluster.check_reconciled()
+
+
+def test_a_group_that_is_pushed_all_the_time_moves_too(lab):
+    """Faster than a run can look: it must neither stay behind nor hold up the others."""
+    cluster = Cluster(lab, 3, consul=True, replicas=2)
+    leaving = cluster.shards[0]
+    hot, *others = cluster.owned_by(leaving, "/metrics/job/hot", 20)
+    for path in [hot, *others]:
+        cluster.request("PUT", path, BODY)
+    ended = threading.Event()
+    failures = []
+
+    def push(replica, family):
+        try:
+            for number in itertools.count():
+                if ended.is_set():
+                    return
+                body = f"{family} {number}\n".encode()
+                for address in (replica.address, cluster.oracle.address):
+                    assert ask(address, "POST", hot, body).status in (200, 202)
+        except AssertionError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=push, args=(replica, f"hot_{number}")) for number, replica in enumerate(cluster.replicas)]
+    for thread in threads:
+        thread.start()
+    try:
+        done = drain(cluster.idle, leaving)
+        assert done.returncode == 0, done
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures
+    cluster.shards.remove(leaving)
     cluster.check_reconciled()
 
 

@@ -304,6 +304,33 @@ def test_a_killed_run_is_looked_after_though_the_ring_has_changed(lab):
     assert [[sorted(copy) for copy in whole[path]] for path in paths] == [[["first"]], []]
 
 
+def test_what_clients_gave_the_owner_since_a_killed_run_stays(lab):
+    """The shard of the copies was away meanwhile: it has missed a POST, or a PUT, and has been told of the PUT."""
+    cluster = Cluster(lab, consul=True, replicas=0)
+    wrong = cluster.shards[0]
+    found = owners(cluster.idle, cluster.shards, MANY)
+    posted, put = paths = [path for path in MANY if found[path] != wrong.address.text][:2]
+    owner = {path: next(shard for shard in cluster.shards if shard.address.text == found[path]) for path in paths}
+    for path in paths:
+        assert push(wrong, path, "first 1\nsecond 1\n").status == 200
+    # The killed run was under way ten seconds ago.
+    started_at = time.time_ns() - 10**10
+    journal = journal_of(wrong, started_at, owner)
+    for path in paths:
+        assert push(owner[path], path, "first 9\nsecond 9\n").status == 200
+    assert ask(wrong.address, "DELETE", put).status == 202
+    for shard in (wrong, owner[put]):
+        assert push(shard, put, "third 3\n").status == 200
+    write_down(cluster, journal)
+    assert reconcile(cluster.idle).code == 0
+    assert nothing_is_written_down(cluster)
+    whole = copies_of(cluster, paths)
+    values = [{name: list(family.metrics.values()) for name, family in whole[path][0].items()} for path in paths]
+    assert values[0] == {"first": ['{"value": "9"}'], "second": ['{"value": "9"}']}
+    assert values[1] == {"first": ['{"value": "9"}'], "second": ['{"value": "9"}'], "third": ['{"value": "3"}']}
+    assert [len(whole[path]) for path in paths] == [1, 1]
+
+
 def test_what_a_killed_run_gave_stays_when_its_copy_was_lost_with_its_shard(lab):
     cluster = Cluster(lab, consul=True, replicas=0)
     found = owners(cluster.idle, cluster.shards, MANY)
@@ -331,7 +358,8 @@ def journal_of(shard, started_at, given):
     ]
     status = json.loads(ask(shard.address, "GET", "/api/v1/status").body)
     start_time = status["data"]["start_time"]
-    return {"from": shard.address.text, "startTime": start_time, "startedAt": started_at, "groups": groups}
+    times = {"startTime": start_time, "startedAt": started_at, "writtenAt": started_at + 10**8}
+    return {"from": shard.address.text, **times, "groups": groups}
 
 
 def write_down(cluster, journal):

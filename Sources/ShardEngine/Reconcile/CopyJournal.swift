@@ -20,6 +20,8 @@ struct CopyJournal: Codable, Equatable, Sendable {
     var startTime: String?
     /// When the first of the pushes was about to be made, in nanoseconds since 1970.
     var startedAt: Int64
+    /// When the last of them were, in nanoseconds since 1970.
+    var writtenAt: Int64
     var groups: [Group]
 
     init(
@@ -32,6 +34,7 @@ struct CopyJournal: Codable, Equatable, Sendable {
         self.from = from.text
         self.startTime = startTime
         self.startedAt = startedAt
+        writtenAt = wallClockNanoseconds()
         groups = pushes.map { labels, families in
             let pairs = labels.pairs.map { [$0.name, $0.value] }
             return Group(labels: pairs, to: owner(labels).text, families: families.sorted())
@@ -51,12 +54,24 @@ struct CopyJournal: Codable, Equatable, Sendable {
         return Dictionary(pairs) { first, _ in first }
     }
 
+    /// What an owner holds of a group that may be of these pushes, and not of a client's: where the copy, which may have
+    /// missed requests since, is as it was before, it does not matter whose it is, and the newer one is right.
+    func given(_ names: Set<String>, of held: GroupCopy?, copy: GroupCopy?) -> [String: FamilyCopy] {
+        (held?.families ?? [:]).filter { name, family in
+            let isOfThatTime = (startedAt...writtenAt + CopyJournal.pushTime).contains(family.pushedAt)
+            let isAsItWas = (copy?.families[name]?.pushedAt).map { $0 < startedAt } ?? false
+            return names.contains(name) && isOfThatTime && !isAsItWas
+        }
+    }
+
     /// About how many bytes a group takes: a value in Consul may have 512 kB.
     static func size(of group: GroupLabels, _ families: some Sequence<String>) -> Int {
         let labels = group.pairs.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count }
         return families.reduce(labels + 100) { $0 + $1.utf8.count + 3 }
     }
 
+    /// How long it may take until an owner has taken what it was given, in nanoseconds.
+    private static let pushTime: Int64 = 5_000_000_000
     /// What is pushed between two looks may take so much of it.
     static let roomForBatch = 128 << 10
 }

@@ -21,6 +21,8 @@ struct CopyPass {
     private var doubtful: [GroupLabels: Set<String>] = [:]
     /// Groups of which owners may have something that is gone from the shard.
     private var vanished: Set<GroupLabels> = []
+    /// Families that owners have got from clients since they were pushed: with each later push, owners will get them too.
+    private var followed: [GroupLabels: Set<String>] = [:]
 
     /// A group that is being pushed.
     private struct Move {
@@ -48,12 +50,12 @@ struct CopyPass {
         startTime = journal.startTime
         for (group, names) in journal.pushes {
             let owner = run.places.owner(of: group)
-            let held = run.listings[owner]?.groups[group]?.families ?? [:]
-            let given = held.filter { names.contains($0.key) && $0.value.pushedAt >= journal.startedAt }
+            let held = run.listings[owner]?.groups[group]
+            let given = journal.given(names, of: held, copy: run.listings[from]?.groups[group])
             guard !given.isEmpty else { continue }
             doubtful[group] = Set(given.keys)
-            run.listings[owner]?.groups[group]?.families = held.filter { given[$0.key] == nil }
-            run.ledger.didPush(group, given.keys, at: wallClockNanoseconds())
+            for name in given.keys { run.listings[owner]?.groups[group]?.families[name] = nil }
+            run.ledger.didPush(group, given.keys, at: given.values.map(\.pushedAt).max() ?? 0)
         }
         unconfirmed = doubtful
         left = Array(doubtful.keys)
@@ -63,12 +65,17 @@ struct CopyPass {
 
     /// Copies all; false when something is left that was pushed and has yet to be looked after.
     mutating func carryOut() -> Bool {
+        var isDone = true
         if left.contains(where: { move($0) != nil || doubtful[$0] != nil }) {
             copy()
-            guard left.isEmpty else { return false }
+            isDone = left.isEmpty
         }
-        guard unconfirmed.isEmpty else { return false }
-        return !isWritten || forget()
+        guard unconfirmed.isEmpty else {
+            // Of what is written down the next run takes a copy that is gone for one that was deleted.
+            _ = note([])
+            return false
+        }
+        return (!isWritten || forget()) && isDone
     }
 
     private mutating func copy() {
@@ -84,15 +91,43 @@ struct CopyPass {
     private mutating func carryOut(_ moves: [Move]) -> Bool {
         guard note(moves) else { return false }
         let done = push(moves)
+        let contested = done.filter { attempts[$0.copy.labels] != nil }
+        let before = ownersTimes(of: contested)
         // Before a shard has deleted a group, it has answered already that it has.
         run.wait(CopyPass.deletionTime)
         guard look() else { return false }
+        noteFollowed(since: before, ownersTimes(of: contested))
         var replacements: [Move] = []
         for move in done {
             if let replacement = confirm(move) { replacements.append(replacement) }
         }
         run.pace(moves.count)
         return replace(replacements)
+    }
+
+    /// When owners, by their clocks, got the families of groups that have changed between looks before: they may change all
+    /// the time.
+    private func ownersTimes(of moves: [Move]) -> [GroupLabels: [String: Int64]] {
+        var times: [GroupLabels: [String: Int64]] = [:]
+        for (owner, moves) in Dictionary(grouping: moves, by: \.owner) {
+            guard let listing = run.latest(owner) else { continue }
+            for move in moves {
+                let held = listing.groups[move.copy.labels]?.families ?? [:]
+                times[move.copy.labels] = held.filter { move.families[$0.key] != nil }.mapValues(\.pushedAt)
+            }
+        }
+        return times
+    }
+
+    private mutating func noteFollowed(
+        since before: [GroupLabels: [String: Int64]],
+        _ now: [GroupLabels: [String: Int64]]
+    ) {
+        for (group, times) in before {
+            for (name, time) in times where now[group]?[name] ?? time > time {
+                followed[group, default: []].insert(name)
+            }
+        }
     }
 
     /// The next groups, as many as may be pushed between two looks, and fit into the journal.
@@ -125,6 +160,7 @@ struct CopyPass {
     /// The copy is gone: by a DELETE, unless the shard has lost everything.
     private mutating func hasVanished(_ group: GroupLabels) {
         doubtful[group] = nil
+        followed[group] = nil
         if let startTime, run.client.startTime(of: from) == startTime {
             vanished.insert(group)
         } else {
@@ -206,13 +242,14 @@ struct CopyPass {
         let held = run.listings[owner]?.groups[group]
         let families = copy.families.filter { name, family in
             if let owned = held?.families[name], owned.pushedAt >= family.pushedAt { return false }
-            return !run.ledger.hasAcknowledged(group, name, version: family.pushedAt)
+            return followed[group]?.contains(name) != true
+                && !run.ledger.hasAcknowledged(group, name, version: family.pushedAt)
                 && !run.hasNewer(group, name, than: family, on: from)
         }
         let isKnown = held != nil || run.ledger.hasPushed(group)
         guard !families.isEmpty || !isKnown || unconfirmed[group] != nil else { return nil }
         if let obstacle = copy.obstacle {
-            run.problem("\(run.places.text(of: group)) stays on \(from): \(obstacle)")
+            run.keep(group, "\(run.places.text(of: group)) stays on \(from): \(obstacle)")
             return nil
         }
         return Move(copy: copy, owner: owner, families: families, hasFailed: !copy.wasLastPushSuccessful && held == nil)
@@ -226,13 +263,17 @@ struct CopyPass {
         var failed: [ShardClient.Order] = []
         for (move, answer) in zip(moves, answers) {
             switch answer {
-            case .refused(let reason):
+            case .refused(let reason, let isForGood):
                 unconfirmed[move.copy.labels] = nil
-                isNotTaken(move, reason)
+                if isForGood {
+                    run.keep(move.copy.labels, notTaken(move, reason))
+                } else {
+                    run.problem(notTaken(move, reason))
+                }
             case .failed(let reason):
                 // It may have been.
                 run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
-                isNotTaken(move, reason)
+                run.problem(notTaken(move, reason))
             case .done(let isChecked):
                 run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
                 if isChecked, move.hasFailed { failed.append(failingOrder(move)) }
@@ -243,9 +284,9 @@ struct CopyPass {
         return done
     }
 
-    private func isNotTaken(_ move: Move, _ reason: String) {
+    private func notTaken(_ move: Move, _ reason: String) -> String {
         let group = run.places.text(of: move.copy.labels)
-        run.problem("\(group) stays on \(from): \(move.owner) does not take it: \(reason)")
+        return "\(group) stays on \(from): \(move.owner) does not take it: \(reason)"
     }
 
     private func order(_ move: Move, _ method: Method, _ families: [String: FamilyCopy]) -> ShardClient.Order {
@@ -279,7 +320,7 @@ struct CopyPass {
         for (name, family) in move.families {
             if now.families[name]?.pushedAt == family.pushedAt {
                 run.ledger.acknowledge(group, name, version: family.pushedAt)
-            } else {
+            } else if followed[group]?.contains(name) != true {
                 isUnchanged = false
             }
         }
@@ -295,6 +336,7 @@ struct CopyPass {
         left.append(group)
         guard !haveAllStayed else { return nil }
         doubtful[group] = names
+        followed[group] = nil
         return Move(copy: now, owner: move.owner, families: now.families, hasFailed: false)
     }
 

@@ -28,6 +28,8 @@ final class Handover {
     /// Rings that other replicas have announced, or use, and since when they are known here.
     private var heard: [(other: OtherRing, at: MonotonicTime)] = []
     private var past: [OtherRing] = []
+    /// Rings that a run has settled a moment ago: a replica that has just started may not know of that, and copy by them.
+    private var settled: [OtherRing] = []
     private var suspects: Set<ShardAddress> = []
     /// The run that was the latest, or under way, when the last ring was added: a later one has seen all there was.
     private var base: Int?
@@ -40,6 +42,7 @@ final class Handover {
     private let loop: EventLoop
     private var timer: Timer?
     private var heardTimer: Timer?
+    private var settledTimer: Timer?
 
     /// - Parameters:
     ///   - hints: what shards that come back must be told first.
@@ -62,6 +65,10 @@ final class Handover {
         rings = RingSet(ring: ring, isReconcileDue: hold > .zero)
         timer = Timer(loop: loop) { [unowned self] in holdIsOver() }
         heardTimer = Timer(loop: loop) { [unowned self] in takeUpHeard() }
+        settledTimer = Timer(loop: loop) { [unowned self] in
+            settled = []
+            publish()
+        }
     }
 
     /// Whether nothing is left to be moved, as far as is known here.
@@ -122,11 +129,13 @@ final class Handover {
         if hold > .zero, !rings.ring.isEmpty { add(OtherRing(ring: rings.ring, visit: .copy)) }
         heard.removeAll { $0.other.ring.shards == ring.shards }
         past.removeAll { $0.ring.shards == ring.shards }
+        settled.removeAll { $0.ring.shards == ring.shards }
         past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring) : [$0] }
         suspects.formIntersection(ring.shards)
         rings.ring = ring
         if hold > .zero { store?.add(StoredRing(ring)) }
         publish()
+        hints.noteUntold()
     }
 
     /// Shards that were away are back, with what they held by an older ring: it is theirs to keep until a run has settled it.
@@ -143,14 +152,22 @@ final class Handover {
         let ring = rings.ring
         // One that is only visited is passed over by nobody: were it remembered, it would be once it is on the ring again.
         guard ring.shards.contains(shard) else { return }
-        suspects.insert(shard)
-        let others = ring.shards.filter { !suspects.contains($0) }
+        // A run that is under way may have looked at what stands in before it did so this time.
+        let isNew = suspects.insert(shard).inserted
+        addStandIns(isNew: isNew) {}
+    }
+
+    /// The ring without the shards that are suspect is one by which others may hold groups.
+    private func addStandIns(isNew: Bool, _ done: @escaping () -> Void) {
+        let others = rings.ring.shards.filter { !suspects.contains($0) }
         let isKnown = past.contains { $0.visit == .copy && $0.ring.shards == others }
-        guard hold > .zero, !others.isEmpty, !isKnown else { return }
-        builder.build(shards: others, vnodes: ring.vnodes) { [unowned self] ring in
-            guard ring.shards != rings.ring.shards else { return }
-            add(OtherRing(ring: ring, visit: .copy))
-            publish()
+        guard hold > .zero, !others.isEmpty, isNew || !isKnown else { return done() }
+        builder.build(shards: others, vnodes: rings.ring.vnodes) { [unowned self] ring in
+            if ring.shards != rings.ring.shards {
+                add(OtherRing(ring: ring, visit: .copy))
+                publish()
+            }
+            done()
         }
     }
 
@@ -158,7 +175,10 @@ final class Handover {
     func answers(_ shard: ShardAddress, _ done: @escaping () -> Void) {
         hints.deliver(to: shard) { [unowned self] in
             suspects.remove(shard)
-            done()
+            // While it was told, it may have missed more.
+            hints.noteUntold()
+            // Groups of those that still are suspect come to it from now on.
+            if suspects.isEmpty { done() } else { addStandIns(isNew: false, done) }
         }
     }
 
@@ -222,6 +242,7 @@ final class Handover {
     /// Takes a step where a run, of this replica or another, has got far enough.
     func observe(_ state: RunState) {
         draining = state.draining.compactMap { ShardAddress(parsing: $0) }.filter { !rings.ring.shards.contains($0) }
+        if !draining.isEmpty { hints.noteUntold() }
         object(to: state)
         guard rings.isReconcileDue || past.contains(where: { $0.visit != .removal }) else { return }
         let known = base ?? state.run
@@ -236,7 +257,8 @@ final class Handover {
         case .copied:
             guard past.contains(where: { $0.visit == .copy }) else { return }
             let cleared = Set(state.clearedShards)
-            past = past.flatMap { $0.visit == .copy ? swept($0, cleared: cleared) : [$0] }
+            let kept = Set(state.kept)
+            past = past.flatMap { $0.visit == .copy ? swept($0, cleared: cleared, kept: kept) : [$0] }
         case .settled:
             settle(cleared: Set(state.clearedShards))
         }
@@ -244,10 +266,10 @@ final class Handover {
     }
 
     /// What owners have got all of may go; not what shards hold that the run could not ask.
-    private func swept(_ other: OtherRing, cleared: Set<ShardAddress>) -> [OtherRing] {
+    private func swept(_ other: OtherRing, cleared: Set<ShardAddress>, kept: Set<UInt32>) -> [OtherRing] {
         let shards = other.shards ?? Set(other.ring.shards)
         let unreached = shards.subtracting(cleared).subtracting(rings.ring.shards)
-        let sweep = OtherRing(ring: other.ring, visit: .sweep, shards: shards.subtracting(unreached))
+        let sweep = OtherRing(ring: other.ring, visit: .sweep, shards: shards.subtracting(unreached), kept: kept)
         return [sweep] + (unreached.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: unreached)])
     }
 
@@ -305,6 +327,12 @@ final class Handover {
     }
 
     private func settle(cleared: Set<ShardAddress>) {
+        // One that is off the ring has been emptied, to be stopped: nothing need be told to it.
+        settled = past.compactMap { other in
+            let shards = (other.shards ?? Set(other.ring.shards)).intersection(rings.ring.shards)
+            return shards.isEmpty ? nil : OtherRing(ring: other.ring, visit: .removal, shards: shards)
+        }
+        settledTimer?.schedule(after: hold)
         past = past.compactMap { other in
             // A shard that the run did not know of has not been emptied either.
             let shards = other.shards ?? Set(other.ring.shards)
@@ -316,7 +344,7 @@ final class Handover {
     }
 
     private func publish() {
-        rings.others = past + heard.map(\.other)
+        rings.others = past + settled + heard.map(\.other)
         if let announced { rings.others.append(OtherRing(ring: announced, visit: .removal)) }
         logger.debug(
             "rings in use",

@@ -142,7 +142,8 @@ final class Hints {
         }
     }
 
-    private func noteUntold() {
+    /// Has shards told soon for which there are hints, if they take part: to be called when others do.
+    func noteUntold() {
         let present = stored.union(hints.keys).union(deliveries.keys)
         if !isTellingDue, present.contains(where: isInUse) {
             isTellingDue = true

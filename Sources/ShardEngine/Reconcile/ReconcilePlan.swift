@@ -70,6 +70,9 @@ final class GroupPlaces {
         return owner
     }
 
+    /// The group's place on the ring.
+    func hash(of group: GroupLabels) -> UInt32 { path.hash(of: group) }
+
     /// Where pushes for the group go on its owner.
     func path(of group: GroupLabels) -> String { path.path(of: group) }
 

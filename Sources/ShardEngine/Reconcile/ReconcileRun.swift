@@ -31,6 +31,10 @@ final class ReconcileRun {
     var ledger = RunLedger()
     /// Shards of whose copies something was pushed that has yet to be looked after.
     private(set) var inDoubt: Set<ShardAddress> = []
+    /// Groups that cannot be moved, as people have been told.
+    private(set) var kept: Set<GroupLabels> = []
+    /// Whether anything else could not be done: then nobody may take copies for superfluous.
+    private(set) var isObstructed = false
     /// Those that an earlier run has left so: nothing else may be done with their copies before.
     private let unrecovered: Set<ShardAddress>
 
@@ -94,6 +98,8 @@ final class ReconcileRun {
     /// ring may be another one by now.
     func recover(_ journal: CopyJournal) {
         guard let from = ShardAddress(parsing: journal.from) else { return }
+        // What it holds can be told when it is back.
+        if settings.others.contains(from), client.startTime(of: from) == nil { return }
         _ = plan()
         guard !isLookedAfter(journal, from) else { return }
         inDoubt.insert(from)
@@ -105,7 +111,7 @@ final class ReconcileRun {
         let missing = (settings.ring.shards + settings.others).filter { wanted.contains($0) && listings[$0] == nil }
         // What shards that are away hold, or lack, they are told when they are back.
         guard missing.allSatisfy(outcome.unreached.contains) else { return false }
-        guard listings[from] != nil else { return write(nil, from: from) }
+        guard listings[from] != nil else { return outcome.unreached.contains(from) || write(nil, from: from) }
         var pass = CopyPass(from: from, after: journal, run: self)
         return pass.carryOut()
     }
@@ -128,7 +134,7 @@ final class ReconcileRun {
     /// Deletes what owners have got, after another look.
     func sweep(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
-            guard !unrecovered.contains(from) else { continue }
+            guard !inDoubt.contains(from) else { continue }
             var left = strays.map(\.labels)[...]
             while !left.isEmpty, mayGoOn {
                 // What owners have, they have had since the plan; the copy may have changed a moment ago.
@@ -138,13 +144,17 @@ final class ReconcileRun {
                 left = left.dropFirst(batch.count)
                 let covered = batch.filter { isCovered($0, on: from) }
                 delete(covered, on: from)
-                for group in Set(batch).subtracting(covered) where listings[from]?.groups[group] != nil {
+                for group in Set(batch).subtracting(covered).subtracting(kept) where isThere(group, on: from) {
                     problem("\(places.text(of: group)) on \(from) has something that its owner may lack")
                 }
                 pace(batch.count)
             }
         }
         outcome.duplicates = max(0, outcome.duplicates - outcome.deleted)
+    }
+
+    private func isThere(_ group: GroupLabels, on shard: ShardAddress) -> Bool {
+        listings[shard]?.groups[group] != nil
     }
 
     /// Whether a copy, as it is now, is on its owner as a whole.
@@ -167,7 +177,7 @@ final class ReconcileRun {
         for (group, answer) in zip(groups, client.carryOut(orders)) {
             switch answer {
             case .done: outcome.deleted += 1
-            case .refused(let reason), .failed(let reason):
+            case .refused(let reason, _), .failed(let reason):
                 areGone = false
                 problem("\(places.text(of: group)) cannot be deleted on \(shard): \(reason)")
             }
@@ -220,7 +230,7 @@ final class ReconcileRun {
     }
 
     /// What a shard holds now; nil when it cannot be listed.
-    private func latest(_ shard: ShardAddress) -> ShardListing? {
+    func latest(_ shard: ShardAddress) -> ShardListing? {
         switch look(at: shard) {
         case .success(let listing): return listing
         case .failure(let failure):
@@ -232,7 +242,20 @@ final class ReconcileRun {
     /// Whether the run may still change anything: it is not to stop, and nobody else may be at it.
     var mayGoOn: Bool { !session.isOver && settings.mayGoOn() }
 
+    /// A group cannot be moved, for a reason of its own.
+    func keep(_ group: GroupLabels, _ reason: String) {
+        kept.insert(group)
+        tell(reason)
+        if kept.count > RunSettings.keptLimit { isObstructed = true }
+    }
+
+    /// Something cannot be done.
     func problem(_ reason: String) {
+        isObstructed = true
+        tell(reason)
+    }
+
+    private func tell(_ reason: String) {
         let isTold = outcome.problems.count == RunSettings.problemLimit || outcome.problems.contains(reason)
         if !isTold { outcome.problems.append(reason) }
     }
@@ -273,4 +296,6 @@ struct RunSettings {
     static func batch(of strays: Int) -> Int { min(max(strays / 10, 200), 500) }
     /// Problems that are told of one run.
     static let problemLimit = 20
+    /// Groups that can be left where they are; all replicas are told them.
+    static let keptLimit = 20_000
 }

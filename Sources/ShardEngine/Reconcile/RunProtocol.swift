@@ -153,25 +153,21 @@ final class RunProtocol {
             strays = run.plan().strays
         }
         if let objection = objection(order) { return run.problem(objection) }
-        let areAllListed = run.result.problems.isEmpty
         onPlan(strays)
         run.copy(strays)
         guard run.mayGoOn else { return run.problem("the run was broken off") }
         if let objection = objection(order) { return run.problem(objection) }
         let needsSteps = order.isDue || !strays.isEmpty
-        // While an owner lacks something that it cannot be given, nobody may take the copy for superfluous.
-        let isAllCopied = run.result.problems.isEmpty
+        // While an owner lacks what it might be given yet, nobody may take copies for superfluous.
+        let isAllCopied = !run.isObstructed && run.inDoubt.isEmpty
         if needsSteps, isAllCopied, !enter(.copied, run, order) { return run.problem("the lock was lost") }
-        if !isAllCopied, areAllListed, run.inDoubt.isEmpty, !enter(.settled, run, order) {
-            return run.problem("the lock was lost")
-        }
         if needsSteps {
             session.pause(order.hold)
             run.sweep(run.plan().strays)
         }
         guard run.mayGoOn else { return run.problem("the run was broken off") }
         // Where something could not be looked at or deleted, copies are left that requests still have to remove.
-        let isSwept = isAllCopied && run.result.problems.isEmpty
+        let isSwept = isAllCopied && !run.isObstructed
         if isSwept, !enter(.settled, run, order) { run.problem("the lock was lost") }
     }
 
@@ -192,6 +188,7 @@ final class RunProtocol {
     private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {
         let before = state
         state.phase = phase
+        state.kept = run.kept.map(run.places.hash)
         let since = state.unreached
         let now = wallClock()
         state.unreached = Dictionary(

@@ -20,6 +20,8 @@ struct RunState: Codable, Equatable, Sendable {
     var ring: [String] = []
     /// When it began, in seconds since 1970.
     var startedAt = 0.0
+    /// Places on the ring of groups that cannot be moved: their copies are not superfluous.
+    var kept: [UInt32] = []
     /// Shards off the ring that may hold groups, but could not be asked, as `host:port`, and since when, in seconds since
     /// 1970.
     var unreached: [String: Double] = [:]

@@ -6,8 +6,8 @@ final class ShardClient {
     enum Answer: Equatable {
         /// It has done it; whether it has checked the push for consistency first.
         case done(isChecked: Bool)
-        /// It has not: the reason.
-        case refused(String)
+        /// It has not: the reason, and whether it would be the same another time.
+        case refused(String, isForGood: Bool)
         /// It has not answered, and may have done it or not: the reason.
         case failed(String)
     }
@@ -82,7 +82,7 @@ final class ShardClient {
             var outcomes = session.sendAll(able.map(request), atOnce: ShardClient.atOnce).makeIterator()
             for order in next {
                 guard !unable.contains(order.shard), let outcome = outcomes.next() else {
-                    answers.append(.refused("it has left another request without an answer"))
+                    answers.append(.refused("it has left another request without an answer", isForGood: false))
                     continue
                 }
                 if case .failed = outcome { silent.insert(order.shard) }
@@ -112,7 +112,10 @@ final class ShardClient {
             return .done(isChecked: response.status == 200)
         case .response(let response):
             let text = String(decoding: response.body.prefix(200), as: UTF8.self)
-            return .refused("it answered \(response.status): \(text.replacing("\n", with: " "))")
+            return .refused(
+                "it answered \(response.status): \(text.replacing("\n", with: " "))",
+                isForGood: response.status == 400
+            )
         }
     }
 

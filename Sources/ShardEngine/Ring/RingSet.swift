@@ -20,6 +20,13 @@ struct OtherRing: Sendable {
     var visit: Visit
     /// Of its shards, those that matter; nil for all.
     var shards: Set<ShardAddress>?
+    /// The places of groups that are not swept, but removed as by `removal`: their owner could not be given all of them.
+    var kept: Set<UInt32> = []
+}
+
+extension OtherRing {
+    /// What to do at the owner of the group with this place.
+    func visit(of hash: UInt32) -> Visit { visit == .sweep && kept.contains(hash) ? .removal : visit }
 }
 
 /// The ring in force, and those that are not settled; immutable.

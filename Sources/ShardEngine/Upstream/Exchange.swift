@@ -73,7 +73,7 @@ final class Exchange {
 
     /// Goes to its owner by way of other shards.
     func makeRound(_ visits: Visits) {
-        if visits.first.isEmpty, visits.voided.isEmpty { return forwarder.submit(self) }
+        if visits.first.isEmpty, visits.voided.isEmpty { return forwarder.submitVisited(self) }
         let round = VisitRound(of: self, voided: visits.voided)
         self.round = round
         round.start(visits.first)

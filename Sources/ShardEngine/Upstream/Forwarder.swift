@@ -80,7 +80,8 @@ final class Forwarder {
         }
         guard !routes.ring.isEmpty else { return exchange.fail(.noShard) }
         if routes.isSettled { return submit(exchange) }
-        exchange.makeRound(routes.visits(of: exchange.method, hash: hash, to: standIn(hash, routes)))
+        exchange.shard = standIn(hash, routes)
+        exchange.makeRound(routes.visits(of: exchange.method, hash: hash, to: exchange.shard))
     }
 
     /// The owner, or the next shard that is not suspect.
@@ -96,6 +97,17 @@ final class Forwarder {
         guard exchange.pool.isSuspect else { return exchange.pool.submit(exchange) }
         let next = standIn(exchange.hash, exchange.routes)
         if next != exchange.shard { passOver(exchange, to: next) } else { exchange.pool.submit(exchange) }
+    }
+
+    /// Gives a request to the shard that its visits to others were chosen for, though its owner may answer again by now.
+    func submitVisited(_ exchange: Exchange) {
+        let target = exchange.shard
+        if exchange.pool.isSuspect {
+            if exchange.method != .post { exchange.passesOver(target) }
+            return submit(exchange)
+        }
+        exchange.shard = exchange.routes.ring.owner(of: exchange.hash)
+        if target == exchange.shard { exchange.pool.submit(exchange) } else { passOver(exchange, to: target) }
     }
 
     private func passOver(_ exchange: Exchange, to next: Int) {

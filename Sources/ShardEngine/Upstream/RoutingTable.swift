@@ -35,9 +35,9 @@ final class RoutingTable {
     func visits(of method: Method, hash: UInt32, to target: Int) -> Visits {
         var visits = Visits()
         // A shard may be an owner by several rings: what must stay whole comes before what may go.
-        forEachOwner(of: hash, visit: .copy, but: target) { visits.add($0, isRemoval: false) }
-        forEachOwner(of: hash, visit: .sweep, but: target) { visits.add($0, isRemoval: true) }
-        forEachOwner(of: hash, visit: .removal, but: target) { shard in
+        forEachOwner(of: hash, visits: .copy, but: target) { visits.add($0, isRemoval: false) }
+        forEachOwner(of: hash, visits: .sweep, but: target) { visits.add($0, isRemoval: true) }
+        forEachOwner(of: hash, visits: .removal, but: target) { shard in
             if !visits.first.contains(where: { $0.shard == shard }) { visits.voided.append(shard) }
         }
         if isReconcileDue, method == .delete {
@@ -48,8 +48,8 @@ final class RoutingTable {
         return visits
     }
 
-    private func forEachOwner(of hash: UInt32, visit: Visit, but target: Int, _ body: (Int) -> Void) {
-        for (other, places) in others where other.visit == visit {
+    private func forEachOwner(of hash: UInt32, visits: Visit, but target: Int, _ body: (Int) -> Void) {
+        for (other, places) in others where other.visit(of: hash) == visits {
             if let shard = places[other.ring.owner(of: hash)], shard != target { body(shard) }
         }
     }

@@ -67,13 +67,11 @@ final class ShardPool {
 
     /// A pipeline has connected.
     func opened(_ pipeline: Pipeline) {
-        markUp()
         pump()
     }
 
     /// A pipeline has passed on an answer to the exchange.
     func answered(_ pipeline: Pipeline, _ exchange: Exchange) {
-        if isSuspect { markUp() }
         forwarder.recycle(exchange)
         if waitingCount > 0 { pump() }
     }
@@ -118,7 +116,7 @@ final class ShardPool {
         for exchange in takeWaiting() { forwarder.failOver(exchange, .unreachable(reason)) }
     }
 
-    /// The shard answers: pushes that it owns come to it again.
+    /// The shard answers, and knows what it has missed: pushes that it owns come to it again.
     func markUp() {
         guard isSuspect else { return }
         isSuspect = false

@@ -71,7 +71,7 @@ final class VisitRound {
             passOn()
         } else {
             request.restartClock()
-            request.forwarder.submit(request)
+            request.forwarder.submitVisited(request)
         }
     }
 
