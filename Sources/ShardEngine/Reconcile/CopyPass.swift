@@ -71,8 +71,7 @@ struct CopyPass {
             isDone = left.isEmpty
         }
         guard unconfirmed.isEmpty else {
-            // Of what is written down the next run takes a copy that is gone for one that was deleted.
-            _ = note([])
+            run.leave(Set(unconfirmed.keys), on: from, areWrittenDown: note([]))
             return false
         }
         return (!isWritten || forget()) && isDone

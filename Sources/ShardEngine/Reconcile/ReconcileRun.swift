@@ -37,6 +37,10 @@ final class ReconcileRun {
     private(set) var isObstructed = false
     /// Those that an earlier run has left so: nothing else may be done with their copies before.
     private let unrecovered: Set<ShardAddress>
+    /// Shards of which no copy may be deleted, and groups of which none may: the next run would take a copy that is gone for
+    /// one that was deleted, and delete what was pushed of it, where the journal has it or may have it.
+    private var unsweepable: Set<ShardAddress>
+    private var unsweepableGroups: Set<GroupLabels> = []
 
     /// - Parameters:
     ///   - unrecovered: shards of whose copies an earlier run has pushed something that has yet to be looked after.
@@ -53,6 +57,7 @@ final class ReconcileRun {
         places = GroupPlaces(settings.ring, owners: owners)
         self.unrecovered = unrecovered
         inDoubt = unrecovered
+        unsweepable = unrecovered
     }
 
     /// Lists the shards and finds what is not where it belongs. Of a shard that cannot be listed nobody can tell what its
@@ -119,6 +124,14 @@ final class ReconcileRun {
     /// Writes down, or forgets, what is about to be pushed of a shard's copies; false when it cannot.
     func write(_ journal: CopyJournal?, from shard: ShardAddress) -> Bool { settings.journal(journal, shard) }
 
+    /// Groups have to be looked after by the next run.
+    ///
+    /// - Parameter areWrittenDown: whether the journal has these, and no others.
+    func leave(_ groups: Set<GroupLabels>, on shard: ShardAddress, areWrittenDown: Bool) {
+        unsweepableGroups.formUnion(groups)
+        if !areWrittenDown { unsweepable.insert(shard) }
+    }
+
     /// Gives owners what strays hold, the copies of each shard together.
     func copy(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
@@ -134,7 +147,7 @@ final class ReconcileRun {
     /// Deletes what owners have got, after another look.
     func sweep(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
-            guard !inDoubt.contains(from) else { continue }
+            guard !unsweepable.contains(from) else { continue }
             var left = strays.map(\.labels)[...]
             while !left.isEmpty, mayGoOn {
                 // What owners have, they have had since the plan; the copy may have changed a moment ago.
@@ -159,7 +172,7 @@ final class ReconcileRun {
 
     /// Whether a copy, as it is now, is on its owner as a whole.
     private func isCovered(_ group: GroupLabels, on from: ShardAddress) -> Bool {
-        guard let copy = listings[from]?.groups[group] else { return false }
+        guard let copy = listings[from]?.groups[group], !unsweepableGroups.contains(group) else { return false }
         guard let held = listings[places.owner(of: group)]?.groups[group], !ledger.isUnconfirmed(group) else {
             return false
         }
