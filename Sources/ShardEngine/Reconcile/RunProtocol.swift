@@ -154,6 +154,8 @@ final class RunProtocol {
         }
         if let objection = objection(order) { return run.problem(objection) }
         onPlan(strays)
+        // What a shard holds that cannot be listed yet may be newer than a copy that is pushed now, and would look older then.
+        guard order.ring.shards.allSatisfy({ run.listings[$0] != nil }) else { return }
         run.copy(strays)
         guard run.mayGoOn else { return run.problem("the run was broken off") }
         if let objection = objection(order) { return run.problem(objection) }
