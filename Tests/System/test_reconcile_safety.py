@@ -140,6 +140,23 @@ def test_a_group_that_is_deleted_and_made_anew_twice_while_it_moves_has_nothing_
     assert scrape.held(group.wrong) == {}
 
 
+def test_nothing_moves_while_a_shard_of_the_ring_cannot_be_listed(lab):
+    """What it holds may be newer, and would be older than what is given to the owner now."""
+    group = MovingGroup(lab)
+    newer = group.shards[2]
+    assert push(newer, group.path, "# TYPE second gauge\nsecond 7\n").status == 200
+
+    def close():
+        raise OSError("closes instead of answering")
+
+    group.after_listings[newer][0] = close
+    assert reconcile(group.replica).code == 1
+    assert scrape.held(group.owner) == {}
+    assert reconcile(group.replica).code == 0
+    assert group.values() == {"first": ['{"value": "1"}'], "second": ['{"value": "7"}']}
+    assert scrape.places(group.shards) == {group.path: [group.owner.address.text]}
+
+
 def test_a_push_wins_though_another_group_of_its_owner_is_deleted(lab):
     """What the owner was given of one group must not be taken for what it had, as it is listed again for the other one."""
     group = MovingGroup(lab)

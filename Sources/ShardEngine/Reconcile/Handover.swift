@@ -37,7 +37,7 @@ final class Handover {
     private var addedAt = wallClock()
     /// Shards off the ring that `shardd drain` is emptying.
     private(set) var draining: [ShardAddress] = []
-    /// The latest run that was told of the rings that are used here, as it goes by another one.
+    /// The latest run during or after which the rings that are used here were stored again, as it did not know them.
     private var objectedTo: Int?
     private let loop: EventLoop
     private var timer: Timer?
