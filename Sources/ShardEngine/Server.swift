@@ -161,6 +161,9 @@ public final class Server {
         worker.onSuspect = { [unowned self] shard in
             onOwnLoop(from: mailbox) { $0.handover.isPassedOver(shard) }
         }
+        worker.onShardUp = { [unowned self] shard in
+            onOwnLoop(from: mailbox) { $0.handover.isUp(shard) }
+        }
         worker.onShardAnswers = { [unowned self] shard, done in
             let done = LoopBound(done)
             onOwnLoop(from: mailbox) { server in
@@ -206,7 +209,7 @@ public final class Server {
         let present = ring
         ring = rings.ring
         defer { tellReconciler() }
-        guard ring.shards != present.shards || ring.vnodes != present.vnodes else { return }
+        guard !ring.isSame(as: present) else { return }
         generation += 1
         ringChangedAt = wallClock()
         logger.info(

@@ -21,11 +21,17 @@ import Testing
                 builder: RingBuilder(mailbox: loop.mailbox),
                 hints: hints,
                 logger: logger
-            ) { [unowned self] in seen.append($0) }
+            ) { [unowned self] rings in
+                seen.append(rings)
+                for shard in suspects where rings.ring.shards.contains(shard) { handover.isPassedOver(shard) }
+            }
         }
 
-        func change(to shards: [ShardAddress]) {
-            handover.change(to: Ring(shards: shards, vnodes: 10))
+        /// Shards that the forwarder takes for suspect: it says so with each set of rings.
+        var suspects: Set<ShardAddress> = []
+
+        func change(to shards: [ShardAddress], vnodes: Int = 10) {
+            handover.change(to: Ring(shards: shards, vnodes: vnodes))
         }
 
         /// Drives the loop until the condition holds; false after a second.
@@ -42,15 +48,18 @@ import Testing
 
         /// Has a run by the ring in force get so far.
         func observe(_ run: Int, _ phase: RunState.Phase, unreached: [ShardAddress] = []) {
-            var state = RunState(run: run, phase: phase, ring: handover.rings.ring.shards.map(\.text))
+            var state = RunState(run: run, phase: phase, ring: handover.rings.ring.shards.map(\.text), vnodes: 10)
             let others = seen.flatMap { $0.others.flatMap(\.ring.shards) + $0.ring.shards }
             state.cleared = others.filter { !unreached.contains($0) }.map(\.text)
             handover.observe(state)
         }
 
         /// Has these rings be stored, and no others.
-        func adopt(_ rings: [[ShardAddress]]) {
-            handover.adopt(rings.map { StoredRing(Ring(shards: $0, vnodes: 10)) })
+        func adopt(_ rings: [[ShardAddress]], inUse: [[ShardAddress]] = []) {
+            func stored(_ rings: [[ShardAddress]]) -> [StoredRing] {
+                rings.map { StoredRing(Ring(shards: $0, vnodes: 10)) }
+            }
+            handover.adopt(stored(rings + inUse), inUse: Set(stored(inUse)))
         }
 
         func isInForce(_ shards: [ShardAddress]) -> Bool { handover.rings.ring.shards == shards }
@@ -139,7 +148,7 @@ import Testing
         #expect(bench.wait { bench.isInForce([a, b, c]) })
         bench.observe(1, .settled)
         for phase in [RunState.Phase.copying, .copied, .settled] {
-            bench.handover.observe(RunState(run: 2, phase: phase, ring: [a.text, b.text]))
+            bench.handover.observe(RunState(run: 2, phase: phase, ring: [a.text, b.text], vnodes: 10))
         }
         #expect(bench.visits == [.copy] && !bench.handover.isSettled)
     }
@@ -195,7 +204,7 @@ import Testing
         bench.change(to: [a])
         #expect(bench.wait { bench.isInForce([a]) })
         bench.observe(1, .settled)
-        bench.handover.observe(RunState(run: 2, phase: .settled, ring: [a.text]))
+        bench.handover.observe(RunState(run: 2, phase: .settled, ring: [a.text], vnodes: 10))
         #expect(bench.wait { bench.visits == [.removal] } && bench.handover.rings.others[0].shards == [b])
     }
 
@@ -218,6 +227,37 @@ import Testing
         #expect(bench.wait { bench.handover.rings.others.contains { $0.ring.shards == [a, c] } })
     }
 
+    @Test func aShardIsInUseAgainThoughRingsCameWhileItWasTold() {
+        let bench = Bench([a, b, c])
+        bench.suspects = [b, c]
+        bench.handover.isPassedOver(b)
+        bench.handover.isPassedOver(c)
+        #expect(bench.wait { bench.handover.rings.others.contains { $0.ring.shards == [a] } })
+        bench.handover.answers(b) {
+            bench.suspects.remove(b)
+            bench.handover.isUp(b)
+        }
+        #expect(bench.wait { bench.handover.rings.others.contains { $0.ring.shards == [a, b] } })
+        #expect(bench.handover.isInUse(b) && !bench.handover.isInUse(c))
+    }
+
+    @Test func groupsAreCopiedAtOnceToShardsThatStandInForOthers() {
+        let bench = Bench([a, b], hold: .seconds(5))
+        bench.adopt([[a, b]], inUse: [[a]])
+        #expect(bench.wait { bench.visits == [.copy] })
+        bench.adopt([[b]], inUse: [[a]])
+        #expect(bench.wait { bench.visits == [.copy, .removal] })
+        bench.adopt([], inUse: [[a], [b]])
+        #expect(bench.wait { bench.visits == [.copy, .copy] })
+    }
+
+    @Test func aRingWithOtherPointsIsAnother() {
+        let bench = Bench([a, b])
+        bench.change(to: [a, b], vnodes: 20)
+        #expect(bench.wait { bench.handover.rings.ring.vnodes == 20 })
+        #expect(bench.visits == [.copy] && bench.handover.rings.others.map(\.ring.vnodes) == [10])
+    }
+
     @Test func aRingOfAnotherReplicaIsCopiedToWhenAllKnowIt() {
         let bench = Bench([a, b])
         bench.adopt([[a, b], [a]])
@@ -230,7 +270,7 @@ import Testing
         let bench = Bench([a, b])
         let returned = OtherRing(ring: Ring(shards: [a, c], vnodes: 10), visit: .copy, shards: [c])
         let stored = StoredRing(returned)
-        #expect(StoredRing(shards: [a.text, c.text], holders: [c.text]) == stored)
+        #expect(StoredRing(shards: [a.text, c.text], vnodes: 10, holders: [c.text]) == stored)
         #expect(StoredRing(returned.ring).covers(stored) && !stored.covers(StoredRing(returned.ring)))
         bench.handover.adopt([StoredRing(Ring(shards: [a, b], vnodes: 10)), stored])
         #expect(bench.wait { bench.visits == [.copy] })

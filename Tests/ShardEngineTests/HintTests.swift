@@ -12,14 +12,20 @@ import Testing
     private func seconds(_ count: Int64) -> Int64 { noon + count * 1_000_000_000 }
 
     /// Whether the shard has to be told of a request made at 12:00:10, when it is back since 12:00:20.
-    private func isVoid(pushedAt: [String]) -> Bool {
+    private func isVoid(pushedAt: [String], startedAt: Int64 = 0) -> Bool {
         let families = pushedAt.enumerated().map { index, time in
             #""f\#(index)":{"time_stamp":"2026-11-24T12:00:\#(time)Z","type":"GAUGE","metrics":[]}"#
         }
         let fields = ([#""labels":{"job":"a"}"#, #""last_push_successful":true"#] + families).joined(separator: ",")
         let listing = #"{"status":"success","data":[{\#(fields)}]}"#
         let hint = Hint(path: path, madeAt: seconds(10))
-        return !HintDelivery.void([hint], in: Array(listing.utf8), returnedAt: seconds(20)).isEmpty
+        return !HintDelivery.void(
+            [hint],
+            in: Array(listing.utf8),
+            startedAt: noon + startedAt * 1_000_000_000,
+            returnedAt: seconds(20)
+        )
+        .isEmpty
     }
 
     @Test func whatItHeldBeforeIsVoid() {
@@ -28,6 +34,13 @@ import Testing
 
     @Test func whatItHasGotSinceItIsBackDoesNotCount() {
         #expect(isVoid(pushedAt: ["05", "25"]))
+        #expect(isVoid(pushedAt: ["25"]))
+    }
+
+    @Test func whatANewProcessHasGotSinceTheHintIsNotVoid() {
+        #expect(!isVoid(pushedAt: ["25"], startedAt: 20))
+        #expect(isVoid(pushedAt: ["05", "25"], startedAt: 20))
+        #expect(isVoid(pushedAt: [], startedAt: 20))
     }
 
     @Test func whatItGotBetweenTheHintAndItsReturnIsNotVoid() {
@@ -60,6 +73,6 @@ import Testing
     @Test func whatItDoesNotHoldNeedNotGo() {
         let listing = Array(#"{"status":"success","data":[]}"#.utf8)
         let hint = Hint(path: path, madeAt: seconds(10))
-        #expect(HintDelivery.void([hint], in: listing, returnedAt: seconds(20)).isEmpty)
+        #expect(HintDelivery.void([hint], in: listing, startedAt: 0, returnedAt: seconds(20)).isEmpty)
     }
 }

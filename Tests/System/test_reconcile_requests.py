@@ -1,6 +1,7 @@
 """Pushes and deletes while groups are to be moved, or are moving, and what a shard that was away has missed."""
 
 import itertools
+import signal
 import subprocess
 import threading
 import time
@@ -185,6 +186,52 @@ def test_a_shard_that_is_slow_for_a_moment_misses_nothing(lab):
         waiting.request(*(("DELETE", path) if number % 2 else ("PUT", path, "# TYPE second gauge\nsecond 5\n")))
     slow.resume()
     waiting.check_reconciled()
+
+
+@pytest.mark.parametrize("since", ["PUT", "POST"])
+def test_what_one_replica_pushes_to_a_shard_that_was_only_away_for_another_stays(lab, since):
+    """A restart that takes so short a time that only the replica with pushes in between hears of it."""
+    cluster = Cluster(lab, 3, consul=True, replicas=2, reconcile={"settle": "4s"})
+    restarted = cluster.shards[0]
+    paths = cluster.owned_by(restarted, "/metrics/job/quick", 30)
+    restarted.stop()
+    restarted.keep_in(lab.directory / "restarted.data").start().wait_ready()
+    for replica in cluster.replicas:
+        wait_until(lambda: len(replica.shards()) == 3, "all three are in the ring")
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    cluster.check_reconciled()
+    notices, does_not = cluster.replicas
+    restarted.stop()
+    for number, path in enumerate(paths):
+        cluster.request(*(("DELETE", path) if number % 2 else ("PUT", path, "third 3\n")), by=notices)
+    restarted.start().wait_ready()
+    for path in paths:
+        cluster.request(since, path, "fourth 4\n", by=does_not)
+    cluster.check_reconciled()
+
+
+def test_groups_move_when_the_number_of_points_changes(lab):
+    """On one replica after the other, as a rolling change of the file has it."""
+    cluster = Cluster(lab, 3, consul=True, replicas=2)
+    for path in PATHS[:150]:
+        cluster.request("PUT", path, BODY)
+    cluster.check_reconciled()
+    numbers = itertools.count()
+    for replica in (cluster.idle, *cluster.replicas):
+        replica.change_config(hash={"vnodes": 37})
+        if replica is not cluster.idle:
+            replica.send(signal.SIGHUP)
+        ends_at = time.monotonic() + 5
+        while time.monotonic() < ends_at:
+            number = next(numbers)
+            path = PATHS[number % 150]
+            if number % 97 == 0:
+                cluster.request("DELETE", path)
+            cluster.request("PUT" if number % 89 == 0 else "POST", path, f"family_{number // 150} {number}\n")
+    cluster.check_reconciled()
+    owned = owners(cluster.idle, cluster.shards, PATHS[:150])
+    assert scrape.places(cluster.shards) == {path: [owner] for path, owner in owned.items()}
 
 
 @pytest.mark.parametrize("discovery", ["consul", "static"])

@@ -13,6 +13,8 @@ final class Worker {
     var onSuspect: ((ShardAddress) -> Void)?
     /// Told of a suspect shard that answers again: the worker uses it again when `done` is called, on its loop.
     var onShardAnswers: ((ShardAddress, _ done: @escaping () -> Void) -> Void)?
+    /// Told of a shard that has been suspect and is used again.
+    var onShardUp: ((ShardAddress) -> Void)?
     private let suspects: SuspectProber
 
     init(loop: EventLoop, configuration: Configuration, descriptorLimit: Int, resolver: Resolver, logger: Logger) {
@@ -39,7 +41,10 @@ final class Worker {
         }
         suspects.onAnswer = { [unowned self] pool in
             guard let onShardAnswers else { return pool.markUp() }
-            onShardAnswers(pool.shard) { pool.markUp() }
+            onShardAnswers(pool.shard) { [unowned self] in
+                pool.markUp()
+                onShardUp?(pool.shard)
+            }
         }
     }
 

@@ -90,10 +90,10 @@ final class Handover {
         if announced != nil {
             // Others know of the announced one by now, and not of this: one after the other.
             next = ring
-        } else if ring.shards != rings.ring.shards || ring.vnodes != rings.ring.vnodes {
+        } else if !ring.isSame(as: rings.ring) {
             if hold == .zero || isFirst || rings.ring.isEmpty { return bringIntoForce(ring) }
             announced = ring
-            heard.removeAll { $0.other.ring.shards == ring.shards }
+            heard.removeAll { $0.other.ring.isSame(as: ring) }
             timer?.schedule(after: hold)
             store?.add(StoredRing(ring))
             publish()
@@ -127,9 +127,9 @@ final class Handover {
 
     private func bringIntoForce(_ ring: Ring) {
         if hold > .zero, !rings.ring.isEmpty { add(OtherRing(ring: rings.ring, visit: .copy)) }
-        heard.removeAll { $0.other.ring.shards == ring.shards }
-        past.removeAll { $0.ring.shards == ring.shards }
-        settled.removeAll { $0.ring.shards == ring.shards }
+        heard.removeAll { $0.other.ring.isSame(as: ring) }
+        past.removeAll { $0.ring.isSame(as: ring) }
+        settled.removeAll { $0.ring.isSame(as: ring) }
         past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring) : [$0] }
         suspects.formIntersection(ring.shards)
         rings.ring = ring
@@ -160,11 +160,12 @@ final class Handover {
     /// The ring without the shards that are suspect is one by which others may hold groups.
     private func addStandIns(isNew: Bool, _ done: @escaping () -> Void) {
         let others = rings.ring.shards.filter { !suspects.contains($0) }
-        let isKnown = past.contains { $0.visit == .copy && $0.ring.shards == others }
+        let vnodes = rings.ring.vnodes
+        let isKnown = past.contains { $0.visit == .copy && $0.ring.shards == others && $0.ring.vnodes == vnodes }
         guard hold > .zero, !others.isEmpty, isNew || !isKnown else { return done() }
-        builder.build(shards: others, vnodes: rings.ring.vnodes) { [unowned self] ring in
-            if ring.shards != rings.ring.shards {
-                add(OtherRing(ring: ring, visit: .copy))
+        builder.build(shards: others, vnodes: vnodes) { [unowned self] ring in
+            if !ring.isSame(as: rings.ring) {
+                add(OtherRing(ring: ring, visit: .copy), isInUse: true)
                 publish()
             }
             done()
@@ -180,6 +181,12 @@ final class Handover {
             // Groups of those that still are suspect come to it from now on.
             if suspects.isEmpty { done() } else { addStandIns(isNew: false, done) }
         }
+    }
+
+    /// A shard that was suspect gets its pushes again. Rings that came while it was told have had it passed over once more.
+    func isUp(_ shard: ShardAddress) {
+        suspects.remove(shard)
+        hints.noteUntold()
     }
 
     /// Takes in how things stand when this replica starts; `done` is called, now or later, when it is known, or cannot be.
@@ -201,14 +208,16 @@ final class Handover {
     }
 
     private func watchStore() {
-        store?.watch { [unowned self] in adopt($0) }
+        store?.watch { [unowned self] entries in
+            adopt(entries.map(\.ring), inUse: Set(entries.filter(\.isInUse).map(\.ring)))
+        }
     }
 
     private func build(_ stored: [StoredRing], visit: Visit, _ done: @escaping ([OtherRing]) -> Void) {
         var built: [OtherRing] = []
         if stored.isEmpty { return done([]) }
         for one in stored {
-            builder.build(shards: one.shards, vnodes: rings.ring.vnodes) { ring in
+            builder.build(shards: one.shards, vnodes: one.vnodes) { ring in
                 built.append(OtherRing(ring: ring, visit: visit, shards: one.holders))
                 if built.count == stored.count { done(built) }
             }
@@ -216,8 +225,12 @@ final class Handover {
     }
 
     /// Shards of this ring may hold groups that others own.
-    private func add(_ other: OtherRing, isNew: Bool = true) {
-        if isNew { store?.add(StoredRing(other)) }
+    ///
+    /// - Parameters:
+    ///   - isNew: whether others have to be told.
+    ///   - isInUse: whether they are given requests from now on.
+    private func add(_ other: OtherRing, isNew: Bool = true, isInUse: Bool = false) {
+        if isNew { store?.add(StoredRing(other), isInUse: isInUse) }
         base = nil
         addedAt = wallClock()
         rings.isReconcileDue = true
@@ -273,13 +286,17 @@ final class Handover {
         return [sweep] + (unreached.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: unreached)])
     }
 
-    /// A run goes by a ring that is not in force here. Two replicas that each take the other's owners for places to be swept
+    /// A run goes by a ring that is not in force here, or gives groups to shards that are passed over here. Two replicas that each take the other's owners for places to be swept
     /// would lose pushes: that rings are stored while it is under way lets no run get so far.
     private func object(to state: RunState) {
-        guard hold > .zero, !rings.ring.isEmpty, state.run > 0, !state.isRun(by: rings.ring), state.run != objectedTo
-        else { return }
-        store?.add(StoredRing(rings.ring))
-        remindOfPast(state)
+        guard hold > .zero, !rings.ring.isEmpty, state.run > 0, state.run != objectedTo else { return }
+        if !state.isRun(by: rings.ring) {
+            store?.add(StoredRing(rings.ring))
+            remindOfPast(state)
+        } else if !suspects.isEmpty, state.phase == .copying {
+            objectedTo = state.run
+            addStandIns(isNew: true) {}
+        }
     }
 
     /// A run has settled what it knew, which was not all: others must know of these rings to the end.
@@ -294,14 +311,23 @@ final class Handover {
     }
 
     /// Takes in the rings that all replicas have stored. One that is not known here, as another replica has had a membership
-    /// that this one has not, or stands in for a shard, is visited step by step too: no replica may copy to a shard whose
-    /// copy another one does not void.
-    func adopt(_ stored: [StoredRing]) {
-        heard.removeAll { !stored.contains(StoredRing($0.other)) }
+    /// that this one has not, is visited step by step too: no replica may copy to a shard whose copy another one does not
+    /// void. To shards that stand in for others one copies at once, as the other replica does: what is pushed here to a
+    /// shard that has only been away for that one may be removed from it as something that it has missed the end of.
+    ///
+    /// - Parameter inUse: those whose shards stand in for others.
+    func adopt(_ stored: [StoredRing], inUse: Set<StoredRing> = []) {
+        heard.removeAll { !stored.contains(StoredRing($0.other)) || inUse.contains(StoredRing($0.other)) }
         let new = stored.filter { !isKnown($0) }
         guard hold > .zero, !new.isEmpty else { return }
         build(new, visit: .removal) { [unowned self] built in
-            heard += built.filter { !isKnown(StoredRing($0)) }.map { ($0, loop.now) }
+            for other in built where !isKnown(StoredRing(other)) {
+                if inUse.contains(StoredRing(other)) {
+                    add(OtherRing(ring: other.ring, visit: .copy, shards: other.shards), isNew: false)
+                } else {
+                    heard.append((other, loop.now))
+                }
+            }
             awaitHeard()
             publish()
         }
@@ -320,7 +346,7 @@ final class Handover {
     /// All replicas know these rings by now, as they watch what is stored.
     private func takeUpHeard() {
         let now = loop.now
-        let due = heard.filter { now.since($0.at) >= hold && $0.other.ring.shards != next?.shards }
+        let due = heard.filter { now.since($0.at) >= hold && next?.isSame(as: $0.other.ring) != true }
         for (other, _) in due { add(OtherRing(ring: other.ring, visit: .copy, shards: other.shards), isNew: false) }
         awaitHeard()
         if !due.isEmpty { publish() }

@@ -21,7 +21,9 @@ final class HintDelivery {
     private var left: [Hint] = []
     private var looksLeft = 2
     private var pause: Timer?
-    /// In nanoseconds since 1970.
+    /// When the shard's process was started, in nanoseconds since 1970.
+    private var startedAt: Int64 = 0
+    /// Since when it answers again, in nanoseconds since 1970.
     private var returnedAt: Int64 = 0
     private var keys: [String] = []
     private var calls: [Int: HTTPCall] = [:]
@@ -59,7 +61,7 @@ final class HintDelivery {
     private func begin() {
         guard !missed.isEmpty else { return forgetNext() }
         ask("/api/v1/status") { [unowned self] status in
-            let startedAt = processStartTime(status).flatMap(nanoseconds(rfc3339:)) ?? 0
+            startedAt = processStartTime(status).flatMap(nanoseconds(rfc3339:)) ?? 0
             returnedAt = max(startedAt, wallClockNanoseconds() - HintDelivery.noticeTime)
             look()
         }
@@ -71,8 +73,8 @@ final class HintDelivery {
         let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
         ask("/api/v1/metrics") { [unowned self] body in
             // Tens of megabytes at worst: not on the loop.
-            decoding.async { [mailbox = loop.mailbox, this = LoopBound(self), returnedAt] in
-                let void = HintDelivery.void(hints, in: body, returnedAt: returnedAt)
+            decoding.async { [mailbox = loop.mailbox, this = LoopBound(self), startedAt, returnedAt] in
+                let void = HintDelivery.void(hints, in: body, startedAt: startedAt, returnedAt: returnedAt)
                 mailbox.post {
                     this.value.left = void
                     this.value.sendMore()
@@ -99,13 +101,16 @@ final class HintDelivery {
     }
 
     /// Those hints that the shard still has to be told: of groups that it has come back with, and that were not pushed to it
-    /// after the hint. What it has got since it is back is at the shards that stood in for it, too, and does not count.
-    static func void(_ hints: [Hint], in listing: [UInt8], returnedAt: Int64) -> [Hint] {
+    /// after the hint. What it has got since it is back is at the shards that stood in for it, too, and does not count: what
+    /// hung in its sockets may come late. A process that was started after the hint has no such sockets, and what has come
+    /// to it alone is right.
+    static func void(_ hints: [Hint], in listing: [UInt8], startedAt: Int64, returnedAt: Int64) -> [Hint] {
         let path = GroupPath()
         let parser = GroupingKeyParser(key: .group)
         var newest: [[UInt8]: Int64] = [:]
         for (labels, copy) in listing.withUnsafeBytes({ ShardListing($0) { _ in .times } })?.groups ?? [:] {
-            let time = copy.families.values.map(\.pushedAt).filter { $0 < returnedAt }.max() ?? 0
+            let times = copy.families.values.map(\.pushedAt)
+            let time = times.filter { $0 < returnedAt }.max() ?? (times.isEmpty ? 0 : startedAt)
             let text = Array(path.text(of: labels).utf8)
             newest[text] = max(time, newest[text] ?? .min)
         }

@@ -151,7 +151,7 @@ private final class ReconcilerWork {
         let order = RunProtocol.Order(
             ring: ring,
             others: others,
-            otherRings: input.rings.others.map(\.ring.shards),
+            otherRings: input.rings.others.map { StoredRing($0) },
             isDue: !input.isSettled,
             hold: input.configuration.hold,
             groupsPerSecond: input.configuration.reconcile.groupsPerSecond,

@@ -17,7 +17,8 @@ final class RingStore {
     private let loop: EventLoop
     private var calls: [Int: HTTPCall] = [:]
     private var nextCall = 0
-    private var unstored: [StoredRing] = []
+    /// Rings that Consul has yet to take, and whether each is in use.
+    private var unstored: [StoredRing: Bool] = [:]
     private var retry: Timer?
     private var watch: KeyValueWatch?
 
@@ -30,26 +31,28 @@ final class RingStore {
 
     /// Calls `onRings` with all that is stored, now and whenever any replica has stored or removed a ring, for as long as
     /// this store lives.
-    func watch(_ onRings: @escaping ([StoredRing]) -> Void) {
+    func watch(_ onRings: @escaping ([RingEntry]) -> Void) {
         watch = KeyValueWatch(client: client, target: RingStore.listTarget(client), loop: loop) { outcome in
-            onRings(RingStore.entries(outcome).map(\.ring))
+            onRings(RingStore.entries(outcome))
         }
     }
 
     /// Stores a ring; when Consul does not take it, once it is back.
-    func add(_ ring: StoredRing) {
-        guard let request = RingStore.request(client, ring) else { return }
+    ///
+    /// - Parameter isInUse: whether requests are given to its shards already.
+    func add(_ ring: StoredRing, isInUse: Bool = false) {
+        guard let request = RingStore.request(client, ring, isInUse: isInUse) else { return }
         call(request.method, request.target, body: request.body) { [unowned self] outcome in
             if case .response(let response) = outcome, response.status == 200 { return }
-            unstored.append(ring)
+            unstored[ring] = isInUse
             retry?.schedule(after: RingStore.retryInterval)
         }
     }
 
     private func addAgain() {
-        let rings = Set(unstored)
-        unstored = []
-        for ring in rings { add(ring) }
+        let rings = unstored
+        unstored = [:]
+        for (ring, isInUse) in rings { add(ring, isInUse: isInUse) }
     }
 
     /// Reads all that is stored; nothing when Consul does not tell.
@@ -84,10 +87,12 @@ final class RingStore {
     }
 
     /// Has Consul store a ring.
-    static func request(_ client: ConsulClient, _ ring: StoredRing) -> HTTPRequest? {
+    static func request(_ client: ConsulClient, _ ring: StoredRing, isInUse: Bool = false) -> HTTPRequest? {
         let document = RingEntry.Document(
             shards: ring.shards.map(\.text),
+            vnodes: ring.vnodes,
             holders: ring.holders?.sorted().map(\.text),
+            isInUse: isInUse,
             storedAt: wallClockNanoseconds()
         )
         guard let body = try? JSONEncoder().encode(document) else { return nil }
@@ -112,7 +117,7 @@ final class RingStore {
     /// The same for the same ring.
     private static func key(of ring: StoredRing) -> String {
         let lists = [ring.shards] + (ring.holders.map { [$0.sorted()] } ?? [])
-        var text = lists.map { $0.map(\.text).joined(separator: " ") }.joined(separator: " of ")
+        var text = "\(ring.vnodes) " + lists.map { $0.map(\.text).joined(separator: " ") }.joined(separator: " of ")
         let hash = text.withUTF8 { murmur3(UnsafeRawBufferPointer($0)) }
         return "\(text.utf8.count)-\(String(hash, radix: 16))"
     }

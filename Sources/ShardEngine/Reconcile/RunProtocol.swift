@@ -9,7 +9,7 @@ final class RunProtocol {
         /// Shards that own nothing but may hold something.
         var others: [ShardAddress]
         /// Rings by which those may have been owners.
-        var otherRings: [[ShardAddress]] = []
+        var otherRings: [StoredRing] = []
         /// Whether replicas may be in the middle of a handover, so that every step has to be taken.
         var isDue: Bool
         /// How far apart replicas may be.
@@ -24,7 +24,7 @@ final class RunProtocol {
 
         /// Sees to what shards hold by these rings, too.
         fileprivate mutating func add(_ rings: some Collection<StoredRing>) {
-            otherRings += rings.map(\.shards)
+            otherRings += rings
             others = Set(others + rings.flatMap(\.holding)).subtracting(ring.shards).sorted()
         }
     }
@@ -81,6 +81,7 @@ final class RunProtocol {
         state.phase = .copying
         state.startedAt = wallClock()
         state.ring = order.ring.shards.map(\.text)
+        state.vnodes = order.ring.vnodes
         state.draining = order.draining.map(\.text)
         // Before anybody can know of the run: what is stored from now on may be an objection to it.
         guard let stored = lock.map({ $0.storedRings() }) ?? [] else {
@@ -201,9 +202,9 @@ final class RunProtocol {
         if phase == .settled {
             state.shards = order.ring.shards.map(\.text)
             state.settledAt = wallClock()
-            let rings = order.otherRings.map { $0.map(\.text) } + state.awayRings
-            state.awayRings = rings.reduce(into: []) { kept, ring in
-                let isOfUse = ring.contains { state.unreached[$0] != nil } && !kept.contains(ring)
+            let others = order.otherRings.map { RunState.AwayRing(shards: $0.shards.map(\.text), vnodes: $0.vnodes) }
+            state.awayRings = (others + state.awayRings).reduce(into: []) { kept, ring in
+                let isOfUse = ring.shards.contains { state.unreached[$0] != nil } && !kept.contains(ring)
                 if isOfUse, kept.count < RunProtocol.awayRingLimit { kept.append(ring) }
             }
             // First, or a replica would find them again when it has just let go of them.

@@ -13,11 +13,20 @@ struct RunState: Codable, Equatable, Sendable {
         case settled
     }
 
+    /// A ring that is remembered for those of its shards that are away.
+    struct AwayRing: Codable, Equatable, Sendable {
+        /// As `host:port`.
+        var shards: [String]
+        var vnodes: Int
+    }
+
     /// The number of the run.
     var run = 0
     var phase = Phase.settled
     /// The shards of the ring by which it moves groups, as `host:port`.
     var ring: [String] = []
+    /// How many points each of them has on it.
+    var vnodes = 0
     /// When it began, in seconds since 1970.
     var startedAt = 0.0
     /// Places on the ring of groups that cannot be moved: their copies are not superfluous.
@@ -28,8 +37,8 @@ struct RunState: Codable, Equatable, Sendable {
     /// Shards off the ring that hold nothing of use any more, as `host:port`: the run has emptied them, or they have been
     /// away for too long.
     var cleared: [String] = []
-    /// The rings, as lists of `host:port`, by which unreached shards were owners.
-    var awayRings: [[String]] = []
+    /// The rings by which unreached shards were owners.
+    var awayRings: [AwayRing] = []
     /// Shards that are being emptied, as `host:port`.
     var draining: [String] = []
     /// The ring that was settled last.
@@ -47,13 +56,13 @@ extension RunState {
 
     /// The rings by which shards that are away were owners.
     var storedAwayRings: [StoredRing] {
-        awayRings.compactMap { shards in
-            StoredRing(shards: shards, holders: shards.filter { unreached[$0] != nil })
+        awayRings.compactMap { ring in
+            StoredRing(shards: ring.shards, vnodes: ring.vnodes, holders: ring.shards.filter { unreached[$0] != nil })
         }
     }
 
     /// Whether it is by this ring that the run moves groups.
-    func isRun(by ring: Ring) -> Bool { self.ring == ring.shards.map(\.text) }
+    func isRun(by ring: Ring) -> Bool { vnodes == ring.vnodes && self.ring == ring.shards.map(\.text) }
 
     /// The ring that was settled last.
     var settledShards: [ShardAddress] { shards.compactMap { ShardAddress(parsing: $0) } }

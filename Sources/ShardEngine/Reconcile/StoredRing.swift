@@ -6,25 +6,30 @@ import FoundationEssentials
 struct StoredRing: Hashable, Sendable {
     /// What it is made of; not empty.
     var shards: [ShardAddress]
+    /// How many points each of them has.
+    var vnodes: Int
     /// Of those shards the ones that may hold something by it; nil for all.
     var holders: Set<ShardAddress>?
 
     init(_ ring: Ring) {
         shards = ring.shards
+        vnodes = ring.vnodes
     }
 
     init(_ other: OtherRing) {
         shards = other.ring.shards
+        vnodes = other.ring.vnodes
         holders = other.shards
     }
 
     /// - Parameters:
     ///   - shards: each as `host:port`; nil is made when there is none.
     ///   - holders: the same.
-    init?(shards: [String], holders: [String]?) {
+    init?(shards: [String], vnodes: Int, holders: [String]?) {
         self.shards = shards.compactMap { ShardAddress(parsing: $0) }
+        self.vnodes = vnodes
         self.holders = holders.map { Set($0.compactMap { ShardAddress(parsing: $0) }) }
-        if self.shards.isEmpty { return nil }
+        if self.shards.isEmpty || vnodes < 1 { return nil }
     }
 
     /// The shards that may hold something by it.
@@ -32,7 +37,7 @@ struct StoredRing: Hashable, Sendable {
 
     /// Whether whoever sees to this one need not think of the other.
     func covers(_ other: StoredRing) -> Bool {
-        guard shards == other.shards else { return false }
+        guard shards == other.shards, vnodes == other.vnodes else { return false }
         guard let holders else { return true }
         return other.holders.map(holders.isSuperset) ?? false
     }
@@ -47,13 +52,17 @@ extension OtherRing {
 struct RingEntry {
     var key: String
     var ring: StoredRing
+    /// Whether requests are given to its shards already: they stand in for others.
+    var isInUse: Bool
     /// Another one as soon as some replica has stored the ring again.
     var modifyIndex: UInt64
 
     /// What is stored: JSON.
     struct Document: Codable {
         var shards: [String]
+        var vnodes: Int
         var holders: [String]?
+        var isInUse: Bool
         /// In nanoseconds since 1970. Consul takes the same value for no write at all, and a run that has settled the ring
         /// as it was before would remove it.
         var storedAt: Int64
@@ -61,10 +70,11 @@ struct RingEntry {
 
     init?(_ entry: KeyValueEntry) {
         guard let document = try? JSONDecoder().decode(Document.self, from: entry.value),
-            let ring = StoredRing(shards: document.shards, holders: document.holders)
+            let ring = StoredRing(shards: document.shards, vnodes: document.vnodes, holders: document.holders)
         else { return nil }
         key = entry.key
         self.ring = ring
+        isInUse = document.isInUse
         modifyIndex = entry.modifyIndex
     }
 }

@@ -39,6 +39,9 @@ public final class Ring: Sendable {
     /// Whether there is no shard, and so no owner for any key.
     public var isEmpty: Bool { shards.isEmpty }
 
+    /// Whether each key has the same owner on the other ring: it is made of the same.
+    func isSame(as other: Ring) -> Bool { shards == other.shards && vnodes == other.vnodes }
+
     /// The shard that a key belongs to, as an index into `shards`; the ring must not be empty.
     public func owner(of hash: UInt32) -> Int {
         arcs[arcIndex(of: hash)].shard

@@ -31,10 +31,10 @@ class Cluster:
     def start_replicas(self, count):
         self.replicas += [self.start() for _ in range(count)]
 
-    def request(self, method, path, body=b""):
-        """Through a replica, in turn, and to the oracle."""
+    def request(self, method, path, body=b"", by=None):
+        """Through a replica, in turn where none is named, and to the oracle."""
         body = body.encode() if isinstance(body, str) else body
-        replica = self.replicas[next(self._turns) % len(self.replicas)]
+        replica = by or self.replicas[next(self._turns) % len(self.replicas)]
         for address in (replica.address, self.oracle.address):
             answer = ask(address, method, path, body)
             assert answer.status in (200, 202), (method, path, answer)
