@@ -90,7 +90,7 @@ import Testing
         ("2026-11-24T11:00:00-01:00", 1_795_521_600_000_000_000),
         ("2026-11-24", nil),
         ("2026-11-24T12:00:00.1234567890Z", nil),
-        ("yesterday", nil),
+        ("yesterday", nil), ("1969-12-31T23:59:59Z", nil), ("9999-01-01T00:00:00Z", nil),
     ])
     func readsDates(_ text: String, _ expected: Int64?) {
         #expect(nanoseconds(rfc3339: text) == expected)

@@ -132,6 +132,21 @@ import Testing
         }
     }
 
+    @Test(arguments: [300, 2500])
+    func whatIsVoidIsRememberedThoughNobodyWaitsForTheAnswer(milliseconds: UInt32) throws {
+        let pair = try Pair(.removal, new: ScriptedShard { _, _ in .answerLater(milliseconds) })
+        defer { pair.engine.stop() }
+        let connection = connectToLoopback(port: pair.engine.port)
+        sendAll(connection, "PUT \(pair.path) HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\na 1\n")
+        // By then the owner has it; the later answer is too late for a client that waits.
+        usleep(milliseconds < 2000 ? 150_000 : 2_300_000)
+        close(connection)
+        usleep(400_000)
+        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.value.result ?? [] }
+        #expect(missed == ["\(pair.old.address) \(pair.path)"])
+        #expect(pair.oldMethods.filter { $0 == "PUT" }.isEmpty)
+    }
+
     @Test func aShardThatHangsHoldsUpOnlyTheFirst() throws {
         let pair = try Pair(.copy, old: ScriptedShard { _, _ in .hang })
         defer {

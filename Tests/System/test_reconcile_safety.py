@@ -184,6 +184,20 @@ def test_a_push_wins_that_comes_as_the_owner_is_given_the_whole(lab):
     assert not scrape.held(group.wrong)
 
 
+def test_a_push_wins_that_has_passed_the_copy_by_as_its_shard_was_slow(lab):
+    group = MovingGroup(lab)
+
+    def is_slow():
+        group.request("POST", group.path, "# TYPE second gauge\nsecond 6\n", visits=False)
+        time.sleep(0.6)
+
+    group.after_listings[group.wrong].append(is_slow)
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"first": ['{"value": "1"}'], "second": ['{"value": "6"}']}
+    assert scrape.places(group.shards) == {group.path: [group.owner.address.text]}
+
+
 def test_a_group_made_anew_on_its_owner_alone_loses_no_push(lab):
     """Where pushes do not visit the copy, none would be seen that came in while something is taken from the owner."""
     group = MovingGroup(lab)

@@ -37,7 +37,7 @@ final class Worker {
         )
         forwarder.onSuspect = { [unowned self] pool in
             suspects.watch(pool)
-            onSuspect?(pool.shard)
+            if forwarder.settings.failsOver { onSuspect?(pool.shard) }
         }
         suspects.onAnswer = { [unowned self] pool in
             guard let onShardAnswers else { return pool.markUp() }

@@ -86,7 +86,7 @@ final class CommandContext {
             ring: ring,
             others: Set(known).subtracting(ring.shards).sorted(),
             isDue: !draining.isEmpty,
-            hold: configuration.consul == nil ? .zero : configuration.hold,
+            hold: configuration.consul == nil ? .zero : configuration.replicaLag,
             groupsPerSecond: configuration.reconcile.groupsPerSecond,
             headers: configuration.check.headers,
             draining: draining

@@ -58,7 +58,7 @@ struct CopyJournal: Codable, Equatable, Sendable {
     /// missed requests since, is as it was before, it does not matter whose it is, and the newer one is right.
     func given(_ names: Set<String>, of held: GroupCopy?, copy: GroupCopy?) -> [String: FamilyCopy] {
         (held?.families ?? [:]).filter { name, family in
-            let isOfThatTime = (startedAt...writtenAt + CopyJournal.pushTime).contains(family.pushedAt)
+            let isOfThatTime = startedAt <= family.pushedAt && family.pushedAt <= writtenAt + CopyJournal.pushTime
             let isAsItWas = (copy?.families[name]?.pushedAt).map { $0 < startedAt } ?? false
             return names.contains(name) && isOfThatTime && !isAsItWas
         }

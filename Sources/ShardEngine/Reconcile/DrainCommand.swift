@@ -50,6 +50,7 @@ public struct DrainCommand {
         guard !configuration.servers.contains(shard) else {
             throw RunFailure("take \(shard) out of pushgateway.servers and reload shardd, then drain it")
         }
+        waitForReplicas(context)
         try empty(context, line)
         line("\(shard) is empty and can be stopped")
     }
@@ -85,9 +86,17 @@ public struct DrainCommand {
         let deadline = MonotonicTime.now().advanced(by: DrainCommand.patience)
         while try context.healthyShards().contains(shard) {
             guard MonotonicTime.now() < deadline else { throw RunFailure("Consul still names \(shard)") }
+            guard !context.runs.isInterrupted else { throw RunFailure("interrupted") }
             context.session.pause(.milliseconds(200))
         }
-        context.session.pause(TimeSpan(nanoseconds: 2 * configuration.hold.nanoseconds))
+        waitForReplicas(context)
+    }
+
+    /// By then no replica gives the shard pushes as an owner any more.
+    private func waitForReplicas(_ context: CommandContext) {
+        context.session.pause(TimeSpan(nanoseconds: 2 * configuration.replicaLag.nanoseconds)) {
+            context.runs.isInterrupted
+        }
     }
 
     /// Moves the shard's groups until none is left.

@@ -13,7 +13,9 @@ final class Handover {
     /// Those in use.
     private(set) var rings: RingSet
     /// How long a ring is announced before it is in force; zero where groups are not moved.
-    var hold: TimeSpan
+    var hold: TimeSpan {
+        didSet { if hold == .zero, hold != oldValue { forgetAll() } }
+    }
     /// Where rings are kept for other replicas, and those that start; nil without Consul.
     var store: RingStore? {
         didSet { if hasBegun { watchStore() } }
@@ -243,8 +245,7 @@ final class Handover {
     /// What is forgotten here but not by another replica is copied to by that one, and not voided by this one: so that can
     /// only be the last resort.
     private func forgetTooMany() {
-        let points = past.reduce(0) { $0 + $1.ring.shards.count * $1.ring.vnodes }
-        guard past.count > (points > Handover.pastPoints ? Handover.fewestPast : Handover.mostPast) else { return }
+        guard past.count > past.mostToRemember else { return }
         let forgotten = past.removeFirst()
         logger.warning(
             "the ring has changed so often that older rings are forgotten before a run has settled them",
@@ -369,6 +370,16 @@ final class Handover {
         logger.info("groups are settled", metadata: ["shards": "\(rings.ring.shards.count)"])
     }
 
+    /// Groups stay where they are from now on: no run would settle what others may hold.
+    private func forgetAll() {
+        past = []
+        heard = []
+        settled = []
+        suspects = []
+        rings.isReconcileDue = false
+        if announced == nil { publish() } else { holdIsOver() }
+    }
+
     private func publish() {
         rings.others = past + settled + heard.map(\.other)
         if let announced { rings.others.append(OtherRing(ring: announced, visit: .removal)) }
@@ -386,21 +397,4 @@ final class Handover {
     private static let clockMargin = 0.25
     /// For a heard ring that is about to be in force here.
     private static let leastWait = TimeSpan.milliseconds(50)
-    /// How many rings are remembered: a push on a group that moves looks its owners up on each.
-    private static let mostPast = 64
-    /// How many of large rings, and how many points make these.
-    private static let fewestPast = 8
-    private static let pastPoints = 2_000_000
-}
-
-extension Configuration {
-    /// Whether groups are moved. By the path alone nobody can tell where a group belongs: it has many paths.
-    var movesGroups: Bool { reconcile.enabled && hash.key == .group && mode == .forward }
-
-    /// How far apart, at most, replicas may hear of a membership; zero where groups are not moved.
-    var hold: TimeSpan {
-        guard movesGroups else { return .zero }
-        let interval = consul?.pollInterval ?? min(check.interval, .seconds(1))
-        return TimeSpan(nanoseconds: 2 * interval.nanoseconds + 250_000_000)
-    }
 }

@@ -137,7 +137,11 @@ final class HintDelivery {
             )
             calls[id] = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in
                 calls[id] = nil
-                if case .failed = outcome { giveUp(hint) } else { toldCount += 1 }
+                if case .response(let response) = outcome, (200..<300).contains(response.status) {
+                    toldCount += 1
+                } else {
+                    giveUp(hint)
+                }
                 sendMore()
             }
         }

@@ -52,7 +52,7 @@ final class HintStore {
     /// Where the shards that something is stored of are listed.
     static func shardsTarget(_ client: ConsulClient) -> String {
         let query = client.datacenterQuery
-        return "\(root(client))\(query)\(query.isEmpty ? "?" : "&")keys=1"
+        return "\(root(client))\(query)\(query.isEmpty ? "?" : "&")keys=1&separator=/"
     }
 
     /// The shards of a listing of keys; nil when Consul does not tell.
@@ -61,11 +61,9 @@ final class HintStore {
         // 404: nothing is stored.
         if response.status == 404 { return [] }
         guard response.status == 200,
-            let keys = try? JSONDecoder().decode([String].self, from: Data(response.body))
+            let folders = try? JSONDecoder().decode([String].self, from: Data(response.body))
         else { return nil }
-        return Set(
-            keys.compactMap { $0.split(separator: "/").dropLast().last.flatMap { ShardAddress(parsing: String($0)) } }
-        )
+        return Set(folders.compactMap { $0.split(separator: "/").last.flatMap { ShardAddress(parsing: String($0)) } })
     }
 
     /// Forgets what has been told.

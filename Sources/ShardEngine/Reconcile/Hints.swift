@@ -84,7 +84,14 @@ final class Hints {
     }
 
     private func writeNext() {
-        guard writing == nil, let store, let (shard, waiting) = unstored.first else { return }
+        guard writing == nil, let (shard, waiting) = unstored.first else { return }
+        guard let store else {
+            // Moving groups, or Consul, has been taken out of the file.
+            let left = unstored.values.joined()
+            unstored = [:]
+            for hint in left { hint.done() }
+            return
+        }
         let batch = Array(waiting.prefix(Hints.batch))
         unstored[shard] = waiting.count > batch.count ? Array(waiting.dropFirst(batch.count)) : nil
         let call = store.write(batch.map(\.hint), for: shard) { [unowned self] isStored in

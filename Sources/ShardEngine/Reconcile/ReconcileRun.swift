@@ -53,7 +53,9 @@ final class ReconcileRun {
     ) {
         self.session = session
         self.settings = settings
-        client = ShardClient(session: session, headers: settings.headers)
+        client = ShardClient(session: session, headers: settings.headers) { [mayGoOn = settings.mayGoOn] in
+            !session.isOver && mayGoOn()
+        }
         places = GroupPlaces(settings.ring, owners: owners)
         self.unrecovered = unrecovered
         inDoubt = unrecovered

@@ -138,6 +138,8 @@ private final class ReconcilerWork {
         let age = TimeSpan.seconds(max(0, wallClock() - latest.settledAt))
         if input.isSettled, input.configuration.consul != nil, latest.phase == .settled, age < interval {
             // Another replica has just done it.
+            metrics.lastSuccess = max(metrics.lastSuccess ?? 0, latest.settledAt)
+            metrics.duplicates = 0
             return end(.skipped, next: interval)
         }
         perform(input, latest)
@@ -188,7 +190,7 @@ private final class ReconcilerWork {
         onMetrics(metrics)
         // The ring may have changed meanwhile, and the next run has to wait for that to settle.
         nextRun = max(nextRun, MonotonicTime.now().advanced(by: next))
-        guard result != lastResult else { return }
+        guard result != lastResult, result != .skipped else { return }
         if !problems.isEmpty {
             logger.warning("groups cannot all be reconciled", metadata: ["problems": "\(problems)"])
         } else if lastResult == .failed || lastResult == .partial {

@@ -66,6 +66,8 @@ final class RunProtocol {
 
     /// What would be done.
     func plan(_ order: Order) -> (strays: [Stray], problems: [String]) {
+        var order = order
+        if let stored = lock?.storedRings() { order.add(stored.map(\.ring)) }
         let run = ReconcileRun(session: session, settings: settings(order))
         return (run.plan().strays, run.result.problems)
     }

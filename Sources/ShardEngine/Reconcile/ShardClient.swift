@@ -23,13 +23,21 @@ final class ShardClient {
 
     private let session: HTTPSession
     private let headers: [(name: String, value: String)]
+    private let mayGoOn: () -> Bool
     /// Shards that have left an order without an answer.
     private var silent: Set<ShardAddress> = []
 
-    /// - Parameter headers: of every request.
-    init(session: HTTPSession, headers: [(name: String, value: String)]) {
+    /// - Parameters:
+    ///   - headers: of every request.
+    ///   - mayGoOn: whether orders may still be given.
+    init(
+        session: HTTPSession,
+        headers: [(name: String, value: String)],
+        mayGoOn: @escaping () -> Bool = { true }
+    ) {
         self.session = session
         self.headers = headers
+        self.mayGoOn = mayGoOn
     }
 
     /// Asks a shard for all that it holds.
@@ -77,6 +85,10 @@ final class ShardClient {
         var answers: [Answer] = []
         while answers.count < orders.count {
             let next = orders[answers.count...].prefix(ShardClient.ordersInARow)
+            guard mayGoOn() else {
+                answers += next.map { _ in .refused("the run was broken off", isForGood: false) }
+                continue
+            }
             let unable = silent
             let able = next.filter { !unable.contains($0.shard) }
             var outcomes = session.sendAll(able.map(request), atOnce: ShardClient.atOnce).makeIterator()

@@ -230,7 +230,9 @@ func nanoseconds(rfc3339 text: String) -> Int64? {
             return value * 10 + Int64(digits[index] - 0x30)
         }
     }
-    guard let year = number(0..<4), let month = number(5..<7), let day = number(8..<10), let hour = number(11..<13),
+    // Other years are beyond what so many nanoseconds can tell.
+    guard let year = number(0..<4), (1970..<2262).contains(year), let month = number(5..<7), let day = number(8..<10),
+        let hour = number(11..<13),
         let minute = number(14..<16), let second = number(17..<19)
     else { return nil }
     var date = tm()

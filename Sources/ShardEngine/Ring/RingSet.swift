@@ -36,3 +36,11 @@ struct RingSet: Sendable {
     /// Whether any shard may hold a copy of any group, so that a DELETE goes to all of them.
     var isReconcileDue = false
 }
+
+extension [OtherRing] {
+    /// How many are remembered: a push on a group that moves looks its owners up on each, and large ones take memory.
+    var mostToRemember: Int {
+        let points = reduce(0) { $0 + $1.ring.shards.count * $1.ring.vnodes }
+        return points > 2_000_000 ? 8 : 64
+    }
+}

@@ -28,6 +28,8 @@ final class Exchange {
     private(set) var method = Method.put
     /// The visits to other shards that come first, or that this is one of.
     private(set) var round: VisitRound?
+    /// What is void once the owner has done the request, though nobody waits for its answer any more.
+    private var leftToVoid: VisitRound.Voided?
     /// Whether this is a visit, of which the client hears nothing.
     private let isVisit: Bool
     /// Whether the shard gets a DELETE, whatever the request is.
@@ -96,6 +98,7 @@ final class Exchange {
         deadline = start.advanced(by: forwarder.settings.responseTimeout)
         resends = 0
         failovers = 0
+        leftToVoid = nil
         take(connection)
     }
 
@@ -113,7 +116,10 @@ final class Exchange {
     /// Passes the shard's answer on to the client, if it is still there.
     func complete(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, chunkedBody: UnsafeRawBufferPointer) {
         pool.metrics.countAnswer(response.status, after: forwarder.loop.now.since(sentAt))
-        guard connection != nil else { return }
+        guard connection != nil else {
+            if let leftToVoid, response.status < 300 { forwarder.missed(leftToVoid) }
+            return
+        }
         if isVisit { return endVisit(response.status) }
         if let round, round.holds(bytes, response, chunkedBody) { return }
         passOn(bytes, response, chunkedBody: chunkedBody)
@@ -134,6 +140,8 @@ final class Exchange {
             pool.metrics.countFailure(failure.status)
             return endVisit(nil)
         }
+        // The shard may do it yet.
+        leftToVoid = round?.left
         finish(failure.status)
         let shard = routes.ring.isEmpty ? nil : pool.shard
         if let rejection = failure.rejection {
@@ -181,6 +189,7 @@ extension Exchange: InboundRequestOwner {
     func clientDisconnected() {
         connection = nil
         forwarder.metrics.inFlight -= 1
+        leftToVoid = round?.left
         round?.abandon()
         round = nil
     }

@@ -124,6 +124,11 @@ final class Forwarder {
         onMissed(pool.shard, Array(RequestTarget(connection.target).path), done)
     }
 
+    /// Has it remembered that what shards hold is void, of a request for whose answer nobody waits.
+    func missed(_ left: VisitRound.Voided) {
+        for shard in left.shards { onMissed?(shard, left.path) {} }
+    }
+
     /// Where a push with this hash goes now; nil while the ring is empty.
     func shard(for hash: UInt32) -> ShardAddress? {
         routes.ring.isEmpty ? nil : routes.ring.shards[standIn(hash, routes)]

@@ -15,6 +15,7 @@ final class VisitRound {
     /// Shards whose copies are void once the owner has done the request, as indices into the routes' pools.
     private var voided: [Int]
     private var heldAnswer: HeldAnswer?
+    private let path: [UInt8]
 
     private struct HeldAnswer {
         var bytes: [UInt8]
@@ -22,9 +23,16 @@ final class VisitRound {
         var chunkedBody: [UInt8]
     }
 
+    /// Copies that are void.
+    struct Voided {
+        var path: [UInt8]
+        var shards: [ShardAddress]
+    }
+
     init(of request: Exchange, voided: [Int] = []) {
         self.request = request
         self.voided = voided
+        path = request.connection.map { Array(RequestTarget($0.target).path) } ?? []
     }
 
     // MARK: Before the owner
@@ -111,8 +119,15 @@ final class VisitRound {
         request.forwarder.recycle(request)
     }
 
-    /// Nobody waits any more: what has not been sent need not be.
+    /// What is void if the owner does the request, or is already, as it has; nil when nothing is.
+    var left: Voided? {
+        let shards = voided.filter { $0 != request.shard }.map { request.routes.pools[$0].shard }
+        return request.method == .post || shards.isEmpty ? nil : Voided(path: path, shards: shards)
+    }
+
+    /// Nobody waits any more: what has not been sent need not be, but what is void is still to go.
     func abandon() {
         for visit in visits { visit.abandon() }
+        if isAfterOwner, let left { request.forwarder.missed(left) }
     }
 }

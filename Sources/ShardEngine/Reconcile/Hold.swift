@@ -1,0 +1,15 @@
+// How long steps wait for replicas that hear of things later. Handover and the commands go by it.
+
+extension Configuration {
+    /// Whether groups are moved. By the path alone nobody can tell where a group belongs: it has many paths.
+    var movesGroups: Bool { reconcile.enabled && hash.key == .group && mode == .forward }
+
+    /// How far apart, at most, replicas may hear of a membership.
+    var replicaLag: TimeSpan {
+        let interval = consul?.pollInterval ?? min(check.interval, .seconds(1))
+        return TimeSpan(nanoseconds: 2 * interval.nanoseconds + 250_000_000)
+    }
+
+    /// How long a ring is announced before it is in force; zero where groups are not moved.
+    var hold: TimeSpan { movesGroups ? replicaLag : .zero }
+}
