@@ -25,7 +25,8 @@ LOG_SIZE = 60000
 # Every kind of step, so that each run has them all; STEPS=random has them in any order, some closer together.
 EVERY_KIND = (
     "add d; wait 2; kill c; wait 2; start c; wait 2; drain a; wait 2; stop-consul; wait 1; start-consul; wait 2;"
-    " kill-replica 1; wait 1; start-replica 1; wait 2; stop c; wait 0.5; start c; wait 1; lose b; wait 2; start b; wait 2"
+    " kill-replica 1; wait 1; start-replica 1; wait 2; stop c; wait 0.5; start c; wait 1; restart c; wait 1; restart c;"
+    " wait 2; lose b; wait 2; start b; wait 2"
 )
 
 
@@ -64,7 +65,7 @@ class Script:
             yield "start", self.chance.choice(sorted(self.down))
         elif len(running) > 2 and may_fail:
             name = self.chance.choice(running)
-            yield from [("kill", name), ("stop", name)] if name in PERSISTENT else [("lose", name)]
+            yield from [("kill", name), ("stop", name), ("restart", name)] if name in PERSISTENT else [("lose", name)]
 
     def add(self):
         choices = list(self.possible())

@@ -465,6 +465,24 @@ def test_an_interrupted_drain_goes_on_where_it_was(lab):
     cluster.check_reconciled()
 
 
+def test_a_drain_without_consul_waits_until_replicas_have_the_new_ring(lab):
+    cluster = Cluster(lab, 3, replicas=1)
+    leaving, *others = cluster.shards
+    paths = cluster.owned_by(leaving, "/metrics/job/left", 40)
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    for replica in (cluster.idle, *cluster.replicas):
+        replica.change_config(pushgateway={"port": 9091, "servers": [shard.address.text for shard in others]})
+    cluster.replicas[0].send(signal.SIGHUP)
+    done = drain(cluster.idle, leaving)
+    assert done.returncode == 0, done
+    for path in paths:
+        cluster.request("POST", path, "third 3\n")
+    leaving.stop()
+    cluster.shards.remove(leaving)
+    cluster.check_reconciled()
+
+
 def test_a_drain_forgets_no_shard_that_is_away(lab):
     """One that has joined since the last run, and died: neither Consul names it, nor the file, nor what was settled."""
     cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "8s"})

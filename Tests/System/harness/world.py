@@ -150,6 +150,12 @@ class World:
             return False
         self.gateways[name].stop()
 
+    def _restart(self, name):
+        """As with an upgrade, so short that a replica may not notice."""
+        if self._stop(name) is False:
+            return False
+        self._start(name)
+
     def _lose(self, name):
         """SIGKILL of a shard without a file: what it held, when all was reconciled, is to be gone, and no more."""
         if name in PERSISTENT or not self._may_go(name):
