@@ -11,21 +11,27 @@ import Testing
 
     private func seconds(_ count: Int64) -> Int64 { noon + count * 1_000_000_000 }
 
-    /// Whether the shard has to be told of a request made at 12:00:10, when it is back since 12:00:20.
-    private func isVoid(pushedAt: [String], startedAt: Int64 = 0) -> Bool {
+    /// What becomes of a group that has families f0, f1 and so on, pushed at some seconds after 12:00, when a request was
+    /// made at 12:00:10 and the shard answers again since 12:00:20: the names of those that stay.
+    private func left(pushedAt: [String], startedAt: Int64 = -3600) -> [String] {
         let families = pushedAt.enumerated().map { index, time in
             #""f\#(index)":{"time_stamp":"2026-11-24T12:00:\#(time)Z","type":"GAUGE","metrics":[]}"#
         }
         let fields = ([#""labels":{"job":"a"}"#, #""last_push_successful":true"#] + families).joined(separator: ",")
-        let listing = #"{"status":"success","data":[{\#(fields)}]}"#
+        let listing = Array(#"{"status":"success","data":[{\#(fields)}]}"#.utf8)
         let hint = Hint(path: path, madeAt: seconds(10))
-        return !HintDelivery.void(
+        let corrections = HintDelivery.corrections(
             [hint],
-            in: Array(listing.utf8),
-            startedAt: noon + startedAt * 1_000_000_000,
+            in: listing,
+            startedAt: seconds(startedAt),
             returnedAt: seconds(20)
         )
-        .isEmpty
+        guard let correction = corrections.first else { return pushedAt.indices.map { "f\($0)" } }
+        return correction.families.map(\.name).sorted()
+    }
+
+    private func isVoid(pushedAt: [String], startedAt: Int64 = -3600) -> Bool {
+        left(pushedAt: pushedAt, startedAt: startedAt).isEmpty
     }
 
     @Test func whatItHeldBeforeIsVoid() {
@@ -37,10 +43,13 @@ import Testing
         #expect(isVoid(pushedAt: ["25"]))
     }
 
-    @Test func whatANewProcessHasGotSinceTheHintIsNotVoid() {
-        #expect(!isVoid(pushedAt: ["25"], startedAt: 20))
-        #expect(isVoid(pushedAt: ["05", "25"], startedAt: 20))
-        #expect(isVoid(pushedAt: [], startedAt: 20))
+    /// It has no sockets of before: what it has got after the request is right, and nothing else.
+    @Test(arguments: [20, 8])
+    func aNewProcessKeepsWhatItHasGotSinceTheHint(startedAt: Int64) {
+        #expect(left(pushedAt: ["25"], startedAt: startedAt) == ["f0"])
+        #expect(left(pushedAt: ["05", "25", "15"], startedAt: startedAt) == ["f1", "f2"])
+        #expect(isVoid(pushedAt: ["05", "09"], startedAt: startedAt))
+        #expect(isVoid(pushedAt: [], startedAt: startedAt))
     }
 
     @Test func whatItGotBetweenTheHintAndItsReturnIsNotVoid() {
@@ -73,6 +82,6 @@ import Testing
     @Test func whatItDoesNotHoldNeedNotGo() {
         let listing = Array(#"{"status":"success","data":[]}"#.utf8)
         let hint = Hint(path: path, madeAt: seconds(10))
-        #expect(HintDelivery.void([hint], in: listing, startedAt: 0, returnedAt: seconds(20)).isEmpty)
+        #expect(HintDelivery.corrections([hint], in: listing, startedAt: 0, returnedAt: seconds(20)).isEmpty)
     }
 }

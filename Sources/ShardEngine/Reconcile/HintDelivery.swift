@@ -1,4 +1,5 @@
-// Telling one shard what it has missed: a DELETE for each group. Hints makes one when a shard comes back.
+// Telling one shard what it has missed: a DELETE for each group, or a PUT of what it has got since. Hints makes one when a
+// shard comes back.
 //
 // A shard that hung goes on, when it is back, with the requests that its sockets have kept: these may come after the
 // DELETEs. So there is a second look at what it holds, and another DELETE for what has come again.
@@ -18,7 +19,7 @@ final class HintDelivery {
     private let resolver: Resolver
     /// By path, when the last request was made.
     private var missed: [[UInt8]: Int64]
-    private var left: [Hint] = []
+    private var left: [Correction] = []
     private var looksLeft = 2
     private var pause: Timer?
     /// When the shard's process was started, in nanoseconds since 1970.
@@ -74,9 +75,9 @@ final class HintDelivery {
         ask("/api/v1/metrics") { [unowned self] body in
             // Tens of megabytes at worst: not on the loop.
             decoding.async { [mailbox = loop.mailbox, this = LoopBound(self), startedAt, returnedAt] in
-                let void = HintDelivery.void(hints, in: body, startedAt: startedAt, returnedAt: returnedAt)
+                let left = HintDelivery.corrections(hints, in: body, startedAt: startedAt, returnedAt: returnedAt)
                 mailbox.post {
-                    this.value.left = void
+                    this.value.left = left
                     this.value.sendMore()
                 }
             }
@@ -100,47 +101,58 @@ final class HintDelivery {
         }
     }
 
-    /// Those hints that the shard still has to be told: of groups that it has come back with, and that were not pushed to it
-    /// after the hint. What it has got since it is back is at the shards that stood in for it, too, and does not count: what
-    /// hung in its sockets may come late. A process that was started after the hint has no such sockets, and what has come
-    /// to it alone is right.
-    static func void(_ hints: [Hint], in listing: [UInt8], startedAt: Int64, returnedAt: Int64) -> [Hint] {
+    /// What becomes of a group.
+    struct Correction {
+        var hint: Hint
+        /// What alone it is to have; nothing for a DELETE.
+        var families: [Family] = []
+    }
+
+    /// What the shard has yet to be told, of groups that it has come back with. What it has got after a hint is right, and
+    /// stays; but a shard that hung may have done late what its sockets have kept: what it has got since it answers again
+    /// does not count, and is at the shards that stood in for it, too.
+    static func corrections(_ hints: [Hint], in listing: [UInt8], startedAt: Int64, returnedAt: Int64) -> [Correction] {
         let path = GroupPath()
         let parser = GroupingKeyParser(key: .group)
-        var newest: [[UInt8]: Int64] = [:]
-        for (labels, copy) in listing.withUnsafeBytes({ ShardListing($0) { _ in .times } })?.groups ?? [:] {
-            let times = copy.families.values.map(\.pushedAt)
-            let time = times.filter { $0 < returnedAt }.max() ?? (times.isEmpty ? 0 : startedAt)
-            let text = Array(path.text(of: labels).utf8)
-            newest[text] = max(time, newest[text] ?? .min)
-        }
-        return hints.filter { hint in
-            let text = hint.path.withUnsafeBytes { bytes in
+        let texts = hints.map { hint in
+            hint.path.withUnsafeBytes { bytes in
                 _ = parser.hash(path: bytes)
                 return Array(parser.text)
             }
-            return newest[text].map { $0 <= hint.madeAt } ?? false
+        }
+        let wanted = Set(texts)
+        let copies = listing.withUnsafeBytes {
+            ShardListing($0) { wanted.contains(Array(path.text(of: $0).utf8)) ? .content : .times }
+        }
+        var families: [[UInt8]: [GroupCopy]] = [:]
+        for (labels, copy) in copies?.groups ?? [:] {
+            families[Array(path.text(of: labels).utf8), default: []].append(copy)
+        }
+        return zip(hints, texts).compactMap { hint, text in
+            guard let copies = families[text] else { return nil }
+            let held = copies.flatMap(\.families.values)
+            guard startedAt > hint.madeAt - HintDelivery.noticeTime else {
+                let newest = held.map(\.pushedAt).filter { $0 < returnedAt }.max() ?? 0
+                return newest <= hint.madeAt ? Correction(hint: hint) : nil
+            }
+            let right = held.filter { $0.pushedAt > hint.madeAt }
+            if right.isEmpty { return Correction(hint: hint) }
+            let canBePushed = copies.allSatisfy { $0.obstacle == nil }
+            guard right.count < held.count, canBePushed else { return nil }
+            return Correction(hint: hint, families: right.compactMap(\.content))
         }
     }
 
     private func sendMore() {
-        while calls.count < HintDelivery.atOnce, let hint = left.popLast() {
+        while calls.count < HintDelivery.atOnce, let next = left.popLast() {
             let id = nextCall
             nextCall += 1
-            let request = HTTPRequest(
-                method: .delete,
-                host: shard.host,
-                port: shard.port,
-                target: String(decoding: hint.path, as: UTF8.self),
-                headers: headers,
-                timeout: HintDelivery.timeout
-            )
-            calls[id] = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in
+            calls[id] = HTTPCall(loop: loop, resolver: resolver, request(next)) { [unowned self] outcome in
                 calls[id] = nil
                 if case .response(let response) = outcome, (200..<300).contains(response.status) {
                     toldCount += 1
                 } else {
-                    giveUp(hint)
+                    giveUp(next.hint)
                 }
                 sendMore()
             }
@@ -149,10 +161,25 @@ final class HintDelivery {
         if looksLeft > 0, failed.isEmpty { pause?.schedule(after: HintDelivery.lookPause) } else { forgetNext() }
     }
 
+    private func request(_ correction: Correction) -> HTTPRequest {
+        var encoder = FamilyEncoder()
+        for family in correction.families { encoder.append(family) }
+        let type = correction.families.isEmpty ? [] : [(name: "Content-Type", value: FamilyEncoder.contentType)]
+        return HTTPRequest(
+            method: correction.families.isEmpty ? .delete : .put,
+            host: shard.host,
+            port: shard.port,
+            target: String(decoding: correction.hint.path, as: UTF8.self),
+            headers: headers + type,
+            body: encoder.bytes,
+            timeout: HintDelivery.timeout
+        )
+    }
+
     /// The shard has gone again: no use in waiting for it time and again.
     private func giveUp(_ hint: Hint) {
         failed.append(hint)
-        failed += left
+        failed += left.map(\.hint)
         left = []
     }
 
@@ -171,7 +198,7 @@ final class HintDelivery {
     }
 
     private let decoding = DispatchQueue(label: "shardd.hints")
-    /// How long, in nanoseconds, it may take until a shard that hung is seen to answer again.
+    /// How long, in nanoseconds, it may take until a shard that hung, or was started, is seen to answer again.
     private static let noticeTime: Int64 = 5_000_000_000
     /// By when a shard that is back has taken in what its sockets have kept.
     private static let lookPause = TimeSpan.milliseconds(250)
