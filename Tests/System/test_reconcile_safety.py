@@ -316,6 +316,23 @@ def test_what_a_killed_run_did_not_look_after_is_put_right(lab):
     assert list(whole[unchanged][0]["first"].metrics.values()) == ['{"value": "3"}']
 
 
+def test_a_run_that_cannot_forget_what_it_has_looked_after_sweeps_nothing(lab):
+    """The next run would take what is gone for deleted by a client."""
+    cluster = Cluster(lab, consul=True, replicas=0)
+    cluster.misplace(MANY[:60], BODY)
+    proxy = lab.consul_proxy(cluster.consul)
+    cluster.idle.change_config(consul_server={**cluster.idle.settings["consul_server"], "addr": proxy.address.text})
+    proxy.refuses_deletes = True
+    assert reconcile(cluster.idle).code == 1
+    assert proxy.refused > 0 and nothing_lost(cluster)
+    assert {len(at) for at in scrape.places(cluster.shards).values()} == {2}
+    proxy.refuses_deletes = False
+    for _ in range(2):
+        reconcile(cluster.idle)
+    assert {len(at) for at in scrape.places(cluster.shards).values()} == {1}
+    scrape.assert_same(cluster.oracle, cluster.shards)
+
+
 def test_a_killed_run_is_looked_after_though_the_ring_has_changed(lab):
     """What the owner of that time was given must not reach the owner of today as if it had always been there."""
     cluster = Cluster(lab, consul=True, replicas=0)

@@ -168,6 +168,8 @@ struct CopyPass {
     private func forget() -> Bool {
         if run.write(nil, from: from) { return true }
         run.problem("Consul does not take down that the copies from \(from) are looked after")
+        // The next run reads that they are not, and takes what is swept now for deleted.
+        run.leave([], on: from, areWrittenDown: false)
         return false
     }
 

@@ -128,7 +128,7 @@ final class ReconcileRun {
 
     /// Groups have to be looked after by the next run.
     ///
-    /// - Parameter areWrittenDown: whether the journal has these, and no others.
+    /// - Parameter areWrittenDown: whether the journal has these, and no others; otherwise no copy of the shard is deleted.
     func leave(_ groups: Set<GroupLabels>, on shard: ShardAddress, areWrittenDown: Bool) {
         unsweepableGroups.formUnion(groups)
         if !areWrittenDown { unsweepable.insert(shard) }

@@ -14,7 +14,7 @@ class ConsulProxy:
     """`fault` is None to pass requests on, or a status, "garbage", "slow", "close", "filtered": a part of the list, with
     the header by which newer versions of Consul than ours say so, or "late": health as it was, and all else as it is.
     `hides` are names of headers to leave out;
-    paths that begin with `refuses` are answered 403.
+    paths that begin with `refuses` are answered 403, and so are DELETEs if it `refuses_deletes`.
     """
 
     def __init__(self, consul, username=None, password=None):
@@ -25,6 +25,7 @@ class ConsulProxy:
         self.hides = ()
         self.last_health = None
         self.refuses = None
+        self.refuses_deletes = False
         self.refused = 0
         self.expected = None
         if username:
@@ -37,7 +38,7 @@ class ConsulProxy:
             def do_GET(self):
                 proxy.serve(self)
 
-            do_PUT = do_GET
+            do_PUT = do_DELETE = do_GET
 
             def log_message(self, *_):
                 pass
@@ -53,7 +54,8 @@ class ConsulProxy:
         if self.expected and request.headers.get("Authorization") != self.expected:
             self.refused += 1
             return self.answer(request, 401, b"who are you?")
-        if self.refuses and request.path.startswith(self.refuses):
+        is_refused = self.refuses_deletes and request.command == "DELETE"
+        if is_refused or self.refuses and request.path.startswith(self.refuses):
             self.refused += 1
             return self.answer(request, 403, b"Permission denied")
         is_health = request.path.startswith("/v1/health/")
