@@ -137,7 +137,8 @@ final class HintDelivery {
             }
             let right = held.filter { $0.pushedAt > hint.madeAt }
             if right.isEmpty { return Correction(hint: hint) }
-            let canBePushed = copies.allSatisfy { $0.obstacle == nil }
+            // What is pushed is new from then on: what is older might take the place of something newer elsewhere.
+            let canBePushed = copies.allSatisfy { $0.obstacle == nil } && right.allSatisfy { $0.pushedAt >= returnedAt }
             guard right.count < held.count, canBePushed else { return nil }
             return Correction(hint: hint, families: right.compactMap(\.content))
         }
