@@ -287,8 +287,9 @@ final class Handover {
         return [sweep] + (unreached.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: unreached)])
     }
 
-    /// A run goes by a ring that is not in force here, or gives groups to shards that are passed over here. Two replicas that each take the other's owners for places to be swept
-    /// would lose pushes: that rings are stored while it is under way lets no run get so far.
+    /// A run goes by a ring that is not in force here, or gives groups to shards that are passed over here. Two replicas that
+    /// each take the other's owners for places to be swept would lose pushes: that rings are stored while it is under way
+    /// lets no run get so far.
     private func object(to state: RunState) {
         guard hold > .zero, !rings.ring.isEmpty, state.run > 0, state.run != objectedTo else { return }
         if !state.isRun(by: rings.ring) {
@@ -372,9 +373,7 @@ final class Handover {
 
     /// Groups stay where they are from now on: no run would settle what others may hold.
     private func forgetAll() {
-        past = []
-        heard = []
-        settled = []
+        (past, heard, settled) = ([], [], [])
         suspects = []
         rings.isReconcileDue = false
         if announced == nil { publish() } else { holdIsOver() }
