@@ -148,6 +148,6 @@ final class ConsulClient {
 
     /// How long an answer that need not wait for anything may take.
     static let timeout = TimeSpan.seconds(5)
-    /// Enough for ten thousand instances.
-    private static let bodyLimit = 16 << 20
+    /// Enough for ten thousand instances, and for hints of hundreds of thousands of requests.
+    private static let bodyLimit = 1 << 28
 }

@@ -41,7 +41,7 @@ final class HintStore {
     func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]) -> Void) -> HTTPCall {
         let query = client.datacenterQuery
         let target = "\(folder(shard))\(query)\(query.isEmpty ? "?" : "&")recurse=1"
-        return client.call(.get, target, timeout: HintStore.timeout) { outcome in
+        return client.call(.get, target, timeout: HintStore.readTimeout) { outcome in
             let hints = KeyValueEntry.list(outcome).map { entry in
                 (entry.key, entry.value.split(separator: HintStore.separator).compactMap { HintStore.hint(Array($0)) })
             }
@@ -89,6 +89,8 @@ final class HintStore {
 
     /// No path has one.
     private static let separator = UInt8(ascii: "\n")
+    /// There may be a hundred thousand keys; a shard that is back waits for it.
+    private static let readTimeout = TimeSpan.seconds(5)
     /// A request of a client may wait for it.
     private static let timeout = TimeSpan.seconds(1)
 }
