@@ -103,18 +103,22 @@ public struct DrainCommand {
     private func empty(_ context: CommandContext, _ line: (String) -> Void) throws(RunFailure) {
         var leastLeft = Int.max
         var progressAt = MonotonicTime.now()
+        var isSettled = false
         while true {
             let left = try groupCount(context)
-            if left == 0 { return }
+            // Until a run is settled, replicas go on to make copies there.
+            let isLate = MonotonicTime.now().since(progressAt) >= DrainCommand.patience
+            if left == 0, isSettled || isLate { return }
             line("\(left) groups to move")
             guard !context.runs.isInterrupted else { throw RunFailure("interrupted, with \(left) groups left") }
             let shards = try context.healthyShards().filter { $0 != shard }
             let outcome = try context.perform(context.order(shards: shards, draining: [shard]))
             line("\(outcome.moved) groups pushed to their owners, \(outcome.deleted) copies deleted")
+            isSettled = outcome.isSettled
             if left < leastLeft || outcome.deleted > 0 { progressAt = .now() }
             leastLeft = min(leastLeft, left)
             // Another shard may have died a moment ago, and Consul not have noticed yet.
-            guard MonotonicTime.now().since(progressAt) < DrainCommand.patience else {
+            guard left == 0 || MonotonicTime.now().since(progressAt) < DrainCommand.patience else {
                 for problem in outcome.problems { line(problem) }
                 throw RunFailure("\(left) groups cannot be moved from \(shard)")
             }

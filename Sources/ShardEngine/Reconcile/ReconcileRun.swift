@@ -17,6 +17,8 @@ public struct RunOutcome: Equatable, Sendable {
     public var problems: [String] = []
     /// Shards off the ring that did not answer.
     public var unreached: [ShardAddress] = []
+    /// Whether replicas have been told that nothing is left to be moved: they make no more copies.
+    public var isSettled = false
 }
 
 /// A run; confined to the thread of its session.
@@ -97,6 +99,9 @@ final class ReconcileRun {
             outcome.unreached.append(shard)
         }
     }
+
+    /// Replicas have been told that nothing is left to be moved.
+    func didSettle() { outcome.isSettled = true }
 
     /// What has been done so far.
     var result: RunOutcome { outcome }

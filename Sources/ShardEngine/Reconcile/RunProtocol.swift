@@ -173,7 +173,8 @@ final class RunProtocol {
         guard run.mayGoOn else { return run.problem("the run was broken off") }
         // Where something could not be looked at or deleted, copies are left that requests still have to remove.
         let isSwept = isAllCopied && !run.isObstructed
-        if isSwept, !enter(.settled, run, order) { run.problem("the lock was lost") }
+        guard isSwept else { return }
+        if enter(.settled, run, order) { run.didSettle() } else { run.problem("the lock was lost") }
     }
 
     /// Gives replicas that go by another ring the time to say so.
