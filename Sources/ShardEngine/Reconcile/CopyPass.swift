@@ -91,7 +91,7 @@ struct CopyPass {
 
     /// What there is to push by what owners hold now, where pushes may have gone to them alone: a family that is pushed to
     /// after such a one would take its place, and the copy would show nothing of it. Nil when owners cannot be asked.
-    private mutating func upToDate(_ moves: [Move]) -> [Move]? {
+    private func upToDate(_ moves: [Move]) -> [Move]? {
         guard MonotonicTime.now() < isPassedByUntil || run.client.startTime(of: from) != startTime else { return moves }
         let new = moves.filter { !run.ledger.hasPushed($0.copy.labels) }
         for (owner, moves) in Dictionary(grouping: new, by: \.owner) {

@@ -260,7 +260,7 @@ final class ReconcileRun {
     }
 
     /// Whether the run may still change anything: it is not to stop, and nobody else may be at it.
-    var mayGoOn: Bool { !session.isOver && settings.mayGoOn() }
+    var mayGoOn: Bool { client.mayGoOn() }
 
     /// A group cannot be moved, for a reason of its own.
     func keep(_ group: GroupLabels, _ reason: String) {

@@ -23,7 +23,8 @@ final class ShardClient {
 
     private let session: HTTPSession
     private let headers: [(name: String, value: String)]
-    private let mayGoOn: () -> Bool
+    /// Whether orders may still be given.
+    let mayGoOn: () -> Bool
     /// Shards that have left an order without an answer.
     private var silent: Set<ShardAddress> = []
 
