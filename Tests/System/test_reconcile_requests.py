@@ -11,7 +11,7 @@ from harness import scrape
 from harness.cluster import Cluster
 from harness.http import ask
 from harness.net import wait_until
-from harness.reconcile import OFTEN, drain, owners
+from harness.reconcile import OFTEN, drain, is_reconciled_since, owners
 from harness.shardd import BINARY
 
 BODY = "# HELP first First.\n# TYPE first counter\nfirst 1\n# TYPE second gauge\nsecond 2\n"
@@ -208,6 +208,42 @@ def test_what_one_replica_pushes_to_a_shard_that_was_only_away_for_another_stays
     restarted.start().wait_ready()
     for path in paths:
         cluster.request(since, path, "fourth 4\n", by=does_not)
+    cluster.check_reconciled()
+
+
+def test_what_is_moved_past_a_shard_that_is_away_is_not_newer_than_what_that_has(lab):
+    """It has stood in for another one, left before a run was made, and has the latest pushes when it is back."""
+    cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "4s"})
+    owner, stand_in, _ = cluster.shards
+    for shard in (owner, stand_in):
+        shard.stop()
+        shard.keep_in(lab.directory / f"{shard.address.port}.data").start().wait_ready()
+    for replica in cluster.replicas:
+        wait_until(lambda: len(replica.shards()) == 3, "all three are in the ring")
+    owned = cluster.owned_by(owner, "/metrics/job/past", 100)
+    by_stand_in = owners(cluster.idle, cluster.shards[1:], owned)
+    by_new = owners(cluster.idle, [*cluster.shards, *cluster.spare], owned)
+    new = cluster.spare[0].address.text
+    paths = [path for path in owned if (by_stand_in[path], by_new[path]) == (stand_in.address.text, new)]
+    assert len(paths) > 3, paths
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    cluster.check_reconciled()
+
+    owner.stop()
+    for path in paths:
+        cluster.request("POST", path, "# TYPE first counter\nfirst 5\nfourth NaN\n")
+    owner.start().wait_ready()
+    for replica in cluster.replicas:
+        wait_until(lambda: replica.states()[owner.address.text] == "up", "the owner is back")
+    stand_in.stop()
+    cluster.shards.remove(stand_in)
+    cluster.scale_out()
+    moment = time.time()
+    wait_until(lambda: is_reconciled_since(cluster.replicas, moment), "groups have moved without the stand-in", 30)
+    cluster.request("POST", paths[0], "fourth 6\n")
+    stand_in.start().wait_ready()
+    cluster.shards.append(stand_in)
     cluster.check_reconciled()
 
 

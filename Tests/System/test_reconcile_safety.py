@@ -482,6 +482,20 @@ def test_an_interrupted_drain_goes_on_where_it_was(lab):
     cluster.check_reconciled()
 
 
+def test_a_drained_shard_gets_no_more_copies(lab):
+    """One that was empty before, too: replicas copy to it until they hear that nothing is left to be moved."""
+    cluster = Cluster(lab, 3, consul=True, replicas=2, reconcile={"settle": "6s"})
+    leaving = cluster.shards[0]
+    paths = cluster.owned_by(leaving, "/metrics/job/late", 40)
+    done = drain(cluster.idle, leaving)
+    assert done.returncode == 0, done
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    assert scrape.held(leaving) == {}
+    cluster.shards.remove(leaving)
+    cluster.check_reconciled()
+
+
 def test_a_drain_without_consul_waits_until_replicas_have_the_new_ring(lab):
     cluster = Cluster(lab, 3, replicas=1)
     leaving, *others = cluster.shards

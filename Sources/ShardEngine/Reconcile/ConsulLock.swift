@@ -98,24 +98,39 @@ final class ConsulLock {
 
     /// What runs have pushed without having looked after it.
     func readJournals() -> Result<[CopyJournal], RunFailure> {
-        let outcome = session.send(
-            client.request(.get, "\(journalFolder)\(query)\(query.isEmpty ? "?" : "&")recurse=1")
-        )
-        // 404: there is none.
-        guard case .response(let response) = outcome, [200, 404].contains(response.status) else {
-            return .failure(RunFailure("Consul does not tell what earlier runs have pushed"))
-        }
-        return .success(
-            KeyValueEntry.list(outcome).compactMap { try? JSONDecoder().decode(CopyJournal.self, from: $0.value) }
-        )
+        readAll(ConsulLock.journalFolder)
     }
 
     /// Stores, or removes, what is about to be pushed of a shard's copies; false when the lock is lost, or Consul does not
     /// take it.
     func write(_ journal: CopyJournal?, from shard: ShardAddress) -> Bool {
+        write(journal, ConsulLock.journalFolder, shard.text)
+    }
+
+    /// What owners have been given while shards were away that may have something newer.
+    func readVersions() -> Result<[VersionBook.Page], RunFailure> { readAll(ConsulLock.versionFolder) }
+
+    /// Stores, or removes, a page of that; false when the lock is lost, or Consul does not take it.
+    func write(_ page: VersionBook.Page?, _ key: VersionBook.PageKey) -> Bool {
+        write(page, ConsulLock.versionFolder, "\(key.owner)-\(key.part)")
+    }
+
+    private func readAll<Value: Decodable>(_ folder: String) -> Result<[Value], RunFailure> {
+        let query = query + (query.isEmpty ? "?" : "&")
+        let outcome = session.send(client.request(.get, "\(target(folder))\(query)recurse=1"))
+        // 404: there is none.
+        guard case .response(let response) = outcome, [200, 404].contains(response.status) else {
+            return .failure(RunFailure("Consul does not tell what earlier runs have pushed"))
+        }
+        return .success(
+            KeyValueEntry.list(outcome).compactMap { try? JSONDecoder().decode(Value.self, from: $0.value) }
+        )
+    }
+
+    private func write<Value: Encodable>(_ value: Value?, _ folder: String, _ name: String) -> Bool {
         guard isHeld else { return false }
-        let body = journal.flatMap { try? JSONEncoder().encode($0) }.map { Array($0) }
-        let target = "\(journalFolder)\(client.escaped(shard.text))\(query)"
+        let body = value.flatMap { try? JSONEncoder().encode($0) }.map { Array($0) }
+        let target = "\(target(folder))\(client.escaped(name))\(query)"
         let request = client.request(body == nil ? .delete : .put, target, body: body ?? [])
         guard case .response(let response) = session.send(request) else { return false }
         return response.status == 200
@@ -173,14 +188,16 @@ final class ConsulLock {
         return "/v1/kv/shardd/\(name)/reconcile\(query)\(query.isEmpty ? "?" : "&")"
     }
 
-    private var journalFolder: String {
-        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/copying/"
+    private func target(_ folder: String) -> String {
+        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/\(folder)/"
     }
 
     private var keyTarget: String { ConsulLock.keyTarget(client) }
 
     private var query: String { client.datacenterQuery }
 
+    private static let journalFolder = "copying"
+    private static let versionFolder = "versions"
     /// The shortest that Consul allows.
     private static let timeToLive = TimeSpan.seconds(10)
     private static let renewInterval = TimeSpan.seconds(3)

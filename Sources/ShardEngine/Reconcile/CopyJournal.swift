@@ -36,20 +36,19 @@ struct CopyJournal: Codable, Equatable, Sendable {
         self.startedAt = startedAt
         writtenAt = wallClockNanoseconds()
         groups = pushes.map { labels, families in
-            let pairs = labels.pairs.map { [$0.name, $0.value] }
-            return Group(labels: pairs, to: owner(labels).text, families: families.sorted())
+            Group(labels: labels.listed, to: owner(labels).text, families: families.sorted())
         }
     }
 
     /// What was pushed of each group.
     var pushes: [GroupLabels: Set<String>] {
-        Dictionary(groups.map { ($0.groupLabels, Set($0.families)) }) { $0.union($1) }
+        Dictionary(groups.map { (GroupLabels(listed: $0.labels), Set($0.families)) }) { $0.union($1) }
     }
 
     /// The owner of each group at that time.
     var owners: [GroupLabels: ShardAddress] {
         let pairs = groups.compactMap { group in
-            ShardAddress(parsing: group.to).map { (group.groupLabels, $0) }
+            ShardAddress(parsing: group.to).map { (GroupLabels(listed: group.labels), $0) }
         }
         return Dictionary(pairs) { first, _ in first }
     }
@@ -74,10 +73,4 @@ struct CopyJournal: Codable, Equatable, Sendable {
     private static let pushTime: Int64 = 5_000_000_000
     /// What is pushed between two looks may take so much of it.
     static let roomForBatch = 128 << 10
-}
-
-extension CopyJournal.Group {
-    fileprivate var groupLabels: GroupLabels {
-        GroupLabels(labels.filter { $0.count == 2 }.map { LabelPair(name: $0[0], value: $0[1]) })
-    }
 }

@@ -27,15 +27,6 @@ struct CopyPass {
     /// Families that owners have got from clients since they were pushed: with each later push, owners will get them too.
     private var followed: [GroupLabels: Set<String>] = [:]
 
-    /// A group that is being pushed.
-    private struct Move {
-        var copy: GroupCopy
-        var owner: ShardAddress
-        var families: [String: FamilyCopy]
-        /// Whether the owner is to know that the group's last push has failed.
-        var hasFailed: Bool
-    }
-
     init(from: ShardAddress, _ groups: [GroupLabels], run: ReconcileRun) {
         self.from = from
         self.run = run
@@ -91,7 +82,7 @@ struct CopyPass {
 
     /// What there is to push by what owners hold now, where pushes may have gone to them alone: a family that is pushed to
     /// after such a one would take its place, and the copy would show nothing of it. Nil when owners cannot be asked.
-    private func upToDate(_ moves: [Move]) -> [Move]? {
+    private func upToDate(_ moves: [GroupMove]) -> [GroupMove]? {
         guard MonotonicTime.now() < isPassedByUntil || run.client.startTime(of: from) != startTime else { return moves }
         let new = moves.filter { !run.ledger.hasPushed($0.copy.labels) }
         for (owner, moves) in Dictionary(grouping: new, by: \.owner) {
@@ -102,7 +93,7 @@ struct CopyPass {
     }
 
     /// Pushes and looks again; false when the rest cannot be done.
-    private mutating func carryOut(_ moves: [Move]) -> Bool {
+    private mutating func carryOut(_ moves: [GroupMove]) -> Bool {
         guard note(moves) else { return false }
         let done = push(moves)
         let contested = done.filter { attempts[$0.copy.labels] != nil }
@@ -111,17 +102,18 @@ struct CopyPass {
         run.wait(CopyPass.deletionTime)
         guard look() else { return false }
         noteFollowed(since: before, ownersTimes(of: contested))
-        var replacements: [Move] = []
+        var replacements: [GroupMove] = []
         for move in done {
             if let replacement = confirm(move) { replacements.append(replacement) }
         }
+        run.noteVersions(of: done.map(\.copy.labels), from: from)
         run.pace(moves.count)
         return replace(replacements)
     }
 
     /// When owners, by their clocks, got the families of groups that have changed between looks before: they may change all
     /// the time.
-    private func ownersTimes(of moves: [Move]) -> [GroupLabels: [String: Int64]] {
+    private func ownersTimes(of moves: [GroupMove]) -> [GroupLabels: [String: Int64]] {
         var times: [GroupLabels: [String: Int64]] = [:]
         for (owner, moves) in Dictionary(grouping: moves, by: \.owner) {
             guard let listing = run.latest(owner) else { continue }
@@ -145,8 +137,8 @@ struct CopyPass {
     }
 
     /// The next groups, as many as may be pushed between two looks, and fit into the journal.
-    private mutating func nextMoves() -> [Move] {
-        var moves: [Move] = []
+    private mutating func nextMoves() -> [GroupMove] {
+        var moves: [GroupMove] = []
         var size = 0
         while moves.count < batchSize, size < CopyJournal.roomForBatch, let group = left.popLast() {
             guard let move = move(group) else {
@@ -225,7 +217,7 @@ struct CopyPass {
     }
 
     /// Writes down what is about to be pushed; false when it cannot be.
-    private mutating func note(_ moves: [Move]) -> Bool {
+    private mutating func note(_ moves: [GroupMove]) -> Bool {
         for move in moves { unconfirmed[move.copy.labels, default: []].formUnion(move.families.keys) }
         isWritten = true
         let journal = CopyJournal(
@@ -256,14 +248,14 @@ struct CopyPass {
     }
 
     /// What the owner lacks of a group; nil when it lacks nothing, or cannot be given it.
-    private func move(_ group: GroupLabels) -> Move? {
+    private func move(_ group: GroupLabels) -> GroupMove? {
         guard let copy = run.listings[from]?.groups[group] else { return nil }
         let owner = run.places.owner(of: group)
         let held = run.listings[owner]?.groups[group]
         let families = copy.families.filter { name, family in
-            if let owned = held?.families[name], owned.pushedAt >= family.pushedAt { return false }
+            if let owned = held?.families[name], owned.version >= family.version { return false }
             return followed[group]?.contains(name) != true
-                && !run.ledger.hasAcknowledged(group, name, version: family.pushedAt)
+                && !run.ledger.hasAcknowledged(group, name, version: family.version)
                 && !run.hasNewer(group, name, than: family, on: from)
         }
         let isKnown = held != nil || run.ledger.hasPushed(group)
@@ -272,14 +264,20 @@ struct CopyPass {
             run.keep(group, "\(run.places.text(of: group)) stays on \(from): \(obstacle)")
             return nil
         }
-        return Move(copy: copy, owner: owner, families: families, hasFailed: !copy.wasLastPushSuccessful && held == nil)
+        return GroupMove(
+            copy: copy,
+            owner: owner,
+            path: run.places.path(of: group),
+            families: families,
+            hasFailed: !copy.wasLastPushSuccessful && held == nil
+        )
     }
 
     /// Pushes; returns the moves that were acknowledged.
-    private mutating func push(_ moves: [Move]) -> [Move] {
-        let answers = run.client.carryOut(moves.map { order($0, .post, $0.families) })
+    private mutating func push(_ moves: [GroupMove]) -> [GroupMove] {
+        let answers = run.client.carryOut(moves.map(\.post))
         let now = wallClockNanoseconds()
-        var done: [Move] = []
+        var done: [GroupMove] = []
         var failed: [ShardClient.Order] = []
         for (move, answer) in zip(moves, answers) {
             switch answer {
@@ -297,7 +295,7 @@ struct CopyPass {
                 run.problem(notTaken(move, reason))
             case .done(let isChecked):
                 run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
-                if isChecked, move.hasFailed { failed.append(failingOrder(move)) }
+                if isChecked, move.hasFailed { failed.append(move.failingPost) }
                 done.append(move)
             }
         }
@@ -305,33 +303,15 @@ struct CopyPass {
         return done
     }
 
-    private func notTaken(_ move: Move, _ reason: String) -> String {
+    private func notTaken(_ move: GroupMove, _ reason: String) -> String {
         let group = run.places.text(of: move.copy.labels)
         return "\(group) stays on \(from): \(move.owner) does not take it: \(reason)"
-    }
-
-    private func order(_ move: Move, _ method: Method, _ families: [String: FamilyCopy]) -> ShardClient.Order {
-        var encoder = FamilyEncoder()
-        for content in families.values.compactMap(\.content) { encoder.append(content) }
-        let path = run.places.path(of: move.copy.labels)
-        return ShardClient.Order(shard: move.owner, method: method, path: path, body: encoder.bytes)
-    }
-
-    /// A push that a Pushgateway refuses, for its timestamp, and remembers as a failed one.
-    private func failingOrder(_ move: Move) -> ShardClient.Order {
-        ShardClient.Order(
-            shard: move.owner,
-            method: .post,
-            path: run.places.path(of: move.copy.labels),
-            body: Array("shardd_moved_a_group_whose_last_push_had_failed 1 1\n".utf8),
-            contentType: "text/plain; version=0.0.4"
-        )
     }
 
     /// Compares what was pushed with what the shard holds now.
     ///
     /// - Returns: what the owner has to be given as a whole, as the copy has lost something that the owner was given.
-    private mutating func confirm(_ move: Move) -> Move? {
+    private mutating func confirm(_ move: GroupMove) -> GroupMove? {
         let group = move.copy.labels
         guard let now = run.listings[from]?.groups[group] else {
             hasVanished(group)
@@ -340,7 +320,7 @@ struct CopyPass {
         var isUnchanged = true
         for (name, family) in move.families {
             if now.families[name]?.pushedAt == family.pushedAt {
-                run.ledger.acknowledge(group, name, version: family.pushedAt)
+                run.ledger.acknowledge(group, name, version: family.version)
             } else if followed[group]?.contains(name) != true {
                 isUnchanged = false
             }
@@ -358,14 +338,14 @@ struct CopyPass {
         guard !haveAllStayed else { return nil }
         doubtful[group] = names
         followed[group] = nil
-        return Move(copy: now, owner: move.owner, families: now.families, hasFailed: false)
+        return GroupMove(copy: now, owner: move.owner, path: move.path, families: now.families, hasFailed: false)
     }
 
     /// A PUT has taken families away from copies that owners had been given meanwhile: owners get what the copies hold now,
     /// and keep what they have from others.
     ///
     /// - Returns: whether the rest can be done.
-    private mutating func replace(_ moves: [Move]) -> Bool {
+    private mutating func replace(_ moves: [GroupMove]) -> Bool {
         guard !moves.isEmpty else { return true }
         guard note(moves) else { return false }
         for move in moves where isReplaced(move) { doubtful[move.copy.labels] = Set(move.families.keys) }
@@ -373,7 +353,7 @@ struct CopyPass {
         return look()
     }
 
-    private func isReplaced(_ move: Move) -> Bool {
+    private func isReplaced(_ move: GroupMove) -> Bool {
         let group = move.copy.labels
         guard move.copy.obstacle == nil, case .success(let listing) = run.look(at: move.owner, alsoWanted: [group])
         else {
@@ -382,8 +362,8 @@ struct CopyPass {
         let held = listing.groups[group]
         guard held?.obstacle == nil else { return false }
         let foreign = held.map { run.ledger.foreignFamilies(of: $0) } ?? [:]
-        let families = move.families.merging(foreign) { $0.pushedAt > $1.pushedAt ? $0 : $1 }
-        let answers = run.client.carryOut([order(move, .put, families)])
+        let families = move.families.merging(foreign) { $0.version > $1.version ? $0 : $1 }
+        let answers = run.client.carryOut([move.put(families)])
         run.ledger.didPush(group, families.keys, at: wallClockNanoseconds())
         run.ledger.didReplace(group)
         guard case .done = answers.first else { return false }

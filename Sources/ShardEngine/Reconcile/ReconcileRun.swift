@@ -185,7 +185,7 @@ final class ReconcileRun {
         }
         return copy.families.allSatisfy { name, family in
             guard let owned = held.families[name] else { return false }
-            return owned.pushedAt >= family.pushedAt || ledger.hasAcknowledged(group, name, version: family.pushedAt)
+            return owned.version >= family.version || ledger.hasAcknowledged(group, name, version: family.version)
         }
     }
 
@@ -237,21 +237,40 @@ final class ReconcileRun {
 
     /// Lists a shard: what it holds of others' groups as a whole, of its own the times only.
     func look(at shard: ShardAddress, alsoWanted: Set<GroupLabels> = []) -> Result<ShardListing, RunFailure> {
-        client.list(shard) { [places] labels in
+        let look = client.list(shard) { [places] labels in
             places.owner(of: labels) == shard && !alsoWanted.contains(labels) ? .times : .content
         }
+        return look.map { listing in
+            var listing = listing
+            settings.versions.correct(&listing, of: shard)
+            return listing
+        }
+    }
+
+    /// Writes down which versions owners have been given, where a shard that is away may have newer ones.
+    func noteVersions(of groups: [GroupLabels], from: ShardAddress) {
+        guard !outcome.unreached.isEmpty else { return }
+        let passed = groups.filter { settings.versions.mayHold($0, outcome.unreached) }
+        for (owner, groups) in Dictionary(grouping: passed, by: places.owner(of:)) {
+            guard let now = latest(owner, alsoWanted: Set(groups)) else { continue }
+            for group in groups {
+                let copy = listings[from]?.groups[group]
+                settings.versions.note(ledger.pushedNames(of: group), of: copy, held: now.groups[group], on: owner)
+            }
+        }
+        if !settings.versions.save() { tell("Consul does not take down what shards that are away may have newer") }
     }
 
     /// Whether another stray copy has a newer version of the family than this shard, which is then the one to be pushed.
     func hasNewer(_ group: GroupLabels, _ name: String, than family: FamilyCopy, on shard: ShardAddress) -> Bool {
         listings.contains { other, listing in
-            other != shard && (listing.groups[group]?.families[name]?.pushedAt ?? .min) > family.pushedAt
+            other != shard && (listing.groups[group]?.families[name]?.version ?? .min) > family.version
         }
     }
 
     /// What a shard holds now; nil when it cannot be listed.
-    func latest(_ shard: ShardAddress) -> ShardListing? {
-        switch look(at: shard) {
+    func latest(_ shard: ShardAddress, alsoWanted: Set<GroupLabels> = []) -> ShardListing? {
+        switch look(at: shard, alsoWanted: alsoWanted) {
         case .success(let listing): return listing
         case .failure(let failure):
             problem(failure.reason)
@@ -306,6 +325,8 @@ struct RunSettings {
     var untold: () -> Set<ShardAddress>? = { [] }
     /// Whether a shard may be taken at its word, by when its process was started, as it tells.
     var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
+    /// Which versions owners have been given.
+    var versions = VersionBook()
     /// Writes down what is about to be pushed of a shard's copies, and, given nil, forgets it; tells whether it could.
     var journal: (CopyJournal?, ShardAddress) -> Bool = { _, _ in true }
     /// Whether this is still the one to change anything.

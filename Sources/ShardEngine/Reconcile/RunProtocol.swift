@@ -47,6 +47,9 @@ final class RunProtocol {
     private var ringsAtStart: [RingEntry] = []
     /// Without Consul, runs are counted here alone.
     private var state = RunState()
+    private var versions = VersionBook()
+    /// Without Consul, what versions owners have been given is known here alone.
+    private var pages: [VersionBook.PageKey: VersionBook.Page] = [:]
 
     /// - Parameters:
     ///   - lock: nil without Consul.
@@ -104,7 +107,7 @@ final class RunProtocol {
             awaitObjections(order)
             if let objection = objection(order) { return .ended(RunOutcome(problems: [objection])) }
         }
-        switch lock?.readJournals() ?? .success([]) {
+        switch readVersions(order).flatMap({ lock?.readJournals() ?? .success([]) }) {
         case .failure(let failure): return .failed(failure.reason)
         case .success(let journals):
             let recoveries = journals.map { recover($0, order) }
@@ -113,6 +116,19 @@ final class RunProtocol {
             for reason in recoveries.flatMap(\.result.problems) { run.problem(reason) }
             carryOut(run, order, onPlan)
             return .ended(run.result)
+        }
+    }
+
+    private func readVersions(_ order: Order) -> Result<Void, RunFailure> {
+        (lock?.readVersions() ?? .success(Array(pages.values))).map { pages in
+            versions = VersionBook(pages, rings: order.otherRings + state.storedAwayRings) {
+                [unowned self] page, key in
+                guard let lock else {
+                    self.pages[key] = page
+                    return true
+                }
+                return lock.write(page, key)
+            }
         }
     }
 
@@ -138,6 +154,7 @@ final class RunProtocol {
                 let isYoung = order.isDue && order.draining.isEmpty && isYounger(startTime, than: grace)
                 return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway || isYoung, grace: grace)
             },
+            versions: versions,
             journal: { [unowned self] in lock?.write($0, from: $1) ?? true },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
         )
@@ -218,6 +235,8 @@ final class RunProtocol {
             return false
         }
         onState(state)
+        // By then nothing that a shard holds has not been compared.
+        if phase == .settled, state.unreached.isEmpty { versions.forget() }
         return true
     }
 

@@ -100,13 +100,13 @@ private struct GroupReader {
     }
 
     private mutating func readFamily(_ scanner: inout JSONScanner, _ name: String) {
-        var family = FamilyCopy(pushedAt: 0)
+        var pushedAt: Int64 = 0
         var type = ""
         var help = ""
         var metrics: JSONScanner?
         scanner.object { scanner, key in
             switch key {
-            case "time_stamp": family.pushedAt = nanoseconds(rfc3339: scanner.string()) ?? 0
+            case "time_stamp": pushedAt = nanoseconds(rfc3339: scanner.string()) ?? 0
             case "type": type = scanner.string()
             case "help" where detail == .content: help = scanner.string()
             case "metrics":
@@ -115,6 +115,7 @@ private struct GroupReader {
             default: scanner.skip()
             }
         }
+        var family = FamilyCopy(pushedAt: pushedAt)
         if detail == .content, var metrics {
             family.content = content(name, type: type, help: help, &metrics)
         }
