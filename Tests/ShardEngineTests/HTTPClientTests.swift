@@ -42,6 +42,25 @@ import Testing
 
     private func answering(_ step: ScriptedShard.Step) -> ScriptedShard { ScriptedShard { _, _ in step } }
 
+    /// Of a batch: what has not begun when a run has to end is not made.
+    @Test func aSessionMakesNoRequestThatMayNotBeMadeAnyMore() {
+        let peer = answering(.answer)
+        defer { peer.stop() }
+        let session = HTTPSession(loop: EventLoop())
+        let request = HTTPRequest(host: peer.address.host, port: peer.address.port, target: "/", timeout: .seconds(5))
+        var ended = 0
+        let outcomes = session.sendAll(
+            Array(repeating: request, count: 10),
+            atOnce: 2,
+            mayStart: { _ in ended < 3 },
+            onEnd: { _, _ in ended += 1 }
+        )
+        #expect(
+            outcomes.map { response($0)?.status } == Array(repeating: 200, count: 4) + Array(repeating: nil, count: 6)
+        )
+        #expect(peer.requests.count == 4)
+    }
+
     @Test func sendsTheRequestAndReadsTheResponse() throws {
         let peer = answering(.send("HTTP/1.1 201 Created\r\nX-Thing: yes\r\nContent-Length: 5\r\n\r\nhello"))
         defer { peer.stop() }

@@ -24,25 +24,38 @@ final class HTTPSession {
 
     /// Makes one request.
     func send(_ request: HTTPRequest) -> HTTPOutcome {
-        sendAll([request], atOnce: 1)[0]
+        sendAll([request], atOnce: 1)[0] ?? .failed("shardd is stopping")
     }
 
     /// Makes the requests, so many at a time; the outcomes are in their order.
-    func sendAll(_ requests: [HTTPRequest], atOnce limit: Int) -> [HTTPOutcome] {
-        var outcomes = [HTTPOutcome](repeating: .failed("shardd is stopping"), count: requests.count)
+    ///
+    /// - Parameters:
+    ///   - mayStart: whether the request at this index may still be made; is asked just before.
+    ///   - onEnd: is called as soon as the request at this index has ended.
+    /// - Returns: nil for a request that was not made.
+    func sendAll(
+        _ requests: [HTTPRequest],
+        atOnce limit: Int,
+        mayStart: (Int) -> Bool = { _ in true },
+        onEnd: @escaping (Int, HTTPOutcome) -> Void = { _, _ in }
+    ) -> [HTTPOutcome?] {
+        var outcomes = [HTTPOutcome?](repeating: nil, count: requests.count)
         var calls: [Int: HTTPCall] = [:]
         var next = 0
         while !isOver, next < requests.count || !calls.isEmpty {
             while next < requests.count, calls.count < limit {
                 let index = next
                 next += 1
+                guard mayStart(index) else { continue }
                 calls[index] = HTTPCall(loop: loop, resolver: resolver, requests[index]) { outcome in
                     outcomes[index] = outcome
                     calls[index] = nil
+                    onEnd(index, outcome)
                 }
             }
-            loop.turn()
+            if !calls.isEmpty { loop.turn() }
         }
+        for index in calls.keys { outcomes[index] = .failed("shardd is stopping") }
         return outcomes
     }
 

@@ -83,26 +83,20 @@ final class ShardClient {
     /// Has shards do things, several at a time; the answers are in the order of the orders. A shard that has left one
     /// without an answer is not given more: each would take its time.
     func carryOut(_ orders: [Order]) -> [Answer] {
-        var answers: [Answer] = []
-        while answers.count < orders.count {
-            let next = orders[answers.count...].prefix(ShardClient.ordersInARow)
-            guard mayGoOn() else {
-                answers += next.map { _ in .refused("the run was broken off", isForGood: false) }
-                continue
+        let outcomes = session.sendAll(
+            orders.map(request),
+            atOnce: ShardClient.atOnce,
+            mayStart: { mayGoOn() && !silent.contains(orders[$0].shard) },
+            onEnd: { [unowned self] index, outcome in
+                if case .failed = outcome { silent.insert(orders[index].shard) }
             }
-            let unable = silent
-            let able = next.filter { !unable.contains($0.shard) }
-            var outcomes = session.sendAll(able.map(request), atOnce: ShardClient.atOnce).makeIterator()
-            for order in next {
-                guard !unable.contains(order.shard), let outcome = outcomes.next() else {
-                    answers.append(.refused("it has left another request without an answer", isForGood: false))
-                    continue
-                }
-                if case .failed = outcome { silent.insert(order.shard) }
-                answers.append(answer(outcome))
-            }
+        )
+        return zip(orders, outcomes).map { order, outcome in
+            if let outcome { return answer(outcome) }
+            let isSilent = silent.contains(order.shard)
+            let reason = isSilent ? "it has left another request without an answer" : "the run was broken off"
+            return .refused(reason, isForGood: false)
         }
-        return answers
     }
 
     private func request(_ order: Order) -> HTTPRequest {
@@ -138,8 +132,6 @@ final class ShardClient {
     /// With its consistency check on, a large Pushgateway takes tens of milliseconds for each.
     private static let orderTimeout = TimeSpan.seconds(10)
     private static let atOnce = 8
-    /// Between looks for shards that have left some without an answer.
-    private static let ordersInARow = 64
 }
 
 /// When a shard's process was started, by its answer to `/api/v1/status`.
