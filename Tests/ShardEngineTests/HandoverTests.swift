@@ -55,11 +55,16 @@ import Testing
         }
 
         /// Has these rings be stored, and no others.
-        func adopt(_ rings: [[ShardAddress]], inUse: [[ShardAddress]] = []) {
-            func stored(_ rings: [[ShardAddress]]) -> [StoredRing] {
-                rings.map { StoredRing(Ring(shards: $0, vnodes: 10)) }
-            }
-            handover.adopt(stored(rings + inUse), inUse: Set(stored(inUse)))
+        ///
+        /// - Parameter index: changes when they are stored again.
+        func adopt(_ rings: [[ShardAddress]], inUse: [[ShardAddress]] = [], index: UInt64 = 1) {
+            handover.adopt(
+                (rings + inUse).map { shards in
+                    let ring = StoredRing(Ring(shards: shards, vnodes: 10))
+                    let isInUse = inUse.contains(shards)
+                    return RingEntry(key: "\(shards)", ring: ring, isInUse: isInUse, modifyIndex: index)
+                }
+            )
         }
 
         func isInForce(_ shards: [ShardAddress]) -> Bool { handover.rings.ring.shards == shards }
@@ -140,6 +145,26 @@ import Testing
         bench.change(to: [a, b, c])
         #expect(bench.wait { bench.isInForce([a, b, c]) })
         #expect(bench.visits == [.sweep, .copy])
+    }
+
+    /// While a run's last step removes what is stored, ring by ring, what is left has not been stored again.
+    @Test(arguments: [false, true])
+    func whatIsStoredStillIsNotCopiedToAgain(isInUse: Bool) {
+        let bench = Bench([a, b])
+        func adopt(index: UInt64) {
+            bench.adopt(isInUse ? [] : [[a, b]], inUse: isInUse ? [[a, b]] : [], index: index)
+        }
+        adopt(index: 1)
+        bench.change(to: [b, c])
+        #expect(bench.wait { bench.isInForce([b, c]) })
+        bench.observe(1, .settled)
+        bench.observe(2, .copied, unreached: [a])
+        #expect(bench.visits == [.sweep, .removal])
+        adopt(index: 1)
+        #expect(bench.visits == [.sweep, .removal])
+        // A shard is suspect once more, for another replica.
+        adopt(index: 2)
+        #expect(bench.wait { bench.visits.contains(.copy) })
     }
 
     @Test func aRunByAnotherRingSettlesNothing() {
@@ -272,7 +297,7 @@ import Testing
         let stored = StoredRing(returned)
         #expect(StoredRing(shards: [a.text, c.text], vnodes: 10, holders: [c.text]) == stored)
         #expect(StoredRing(returned.ring).covers(stored) && !stored.covers(StoredRing(returned.ring)))
-        bench.handover.adopt([StoredRing(Ring(shards: [a, b], vnodes: 10)), stored])
+        bench.handover.adopt([RingEntry(key: "of c", ring: stored, isInUse: false, modifyIndex: 1)])
         #expect(bench.wait { bench.visits == [.copy] })
         #expect(bench.handover.rings.others[0].shards == [c])
         // All of it: another replica has had that ring in force.

@@ -30,6 +30,8 @@ final class Handover {
     /// Rings that other replicas have announced, or use, and since when they are known here.
     private var heard: [(other: OtherRing, at: MonotonicTime)] = []
     private var past: [OtherRing] = []
+    /// What was stored when that was last taken in, by key: when.
+    private var adopted: [String: UInt64] = [:]
     /// Rings that a run has settled a moment ago: a replica that has just started may not know of that, and copy by them.
     private var settled: [OtherRing] = []
     private var suspects: Set<ShardAddress> = []
@@ -143,10 +145,9 @@ final class Handover {
     /// Shards that were away are back, with what they held by an older ring: it is theirs to keep until a run has settled it.
     private func revisited(_ other: OtherRing, with ring: Ring) -> [OtherRing] {
         guard let away = other.shards, !away.isDisjoint(with: ring.shards) else { return [other] }
-        let back = OtherRing(ring: other.ring, visit: .copy, shards: away.intersection(ring.shards))
-        store?.add(StoredRing(back))
-        let stillAway = away.subtracting(ring.shards)
-        return [back] + (stillAway.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: stillAway)])
+        let back = other.part(away.intersection(ring.shards), .copy)
+        for ring in back { store?.add(StoredRing(ring)) }
+        return back + other.part(away.subtracting(ring.shards), .removal)
     }
 
     /// Other shards are given a suspect shard's pushes: they will hold groups that it owns.
@@ -199,7 +200,7 @@ final class Handover {
             build(stored.rings, visit: .copy) { [unowned self] others in
                 for other in others where !isKnown(StoredRing(other)) { add(other, isNew: false) }
                 build(stored.awayRings, visit: .removal) { [unowned self] away in
-                    past += away
+                    past += away.flatMap { revisited($0, with: rings.ring) }
                     publish()
                     // Not before: these rings the others know already, and copy by.
                     watchStore()
@@ -211,7 +212,7 @@ final class Handover {
 
     private func watchStore() {
         store?.watch { [unowned self] entries in
-            adopt(entries.map(\.ring), inUse: Set(entries.filter(\.isInUse).map(\.ring)))
+            adopt(entries)
         }
     }
 
@@ -281,10 +282,8 @@ final class Handover {
 
     /// What owners have got all of may go; not what shards hold that the run could not ask.
     private func swept(_ other: OtherRing, cleared: Set<ShardAddress>, kept: Set<UInt32>) -> [OtherRing] {
-        let shards = other.shards ?? Set(other.ring.shards)
-        let unreached = shards.subtracting(cleared).subtracting(rings.ring.shards)
-        let sweep = OtherRing(ring: other.ring, visit: .sweep, shards: shards.subtracting(unreached), kept: kept)
-        return [sweep] + (unreached.isEmpty ? [] : [OtherRing(ring: other.ring, visit: .removal, shards: unreached)])
+        let unreached = other.away(from: rings.ring, cleared)
+        return other.part(other.holding.subtracting(unreached), .sweep, kept: kept) + other.part(unreached, .removal)
     }
 
     /// A run goes by a ring that is not in force here, or gives groups to shards that are passed over here. Two replicas that
@@ -317,13 +316,17 @@ final class Handover {
     /// void. To shards that stand in for others one copies at once, as the other replica does: what is pushed here to a
     /// shard that has only been away for that one may be removed from it as something that it has missed the end of.
     ///
-    /// - Parameter inUse: those whose shards stand in for others.
-    func adopt(_ stored: [StoredRing], inUse: Set<StoredRing> = []) {
-        heard.removeAll { !stored.contains(StoredRing($0.other)) || inUse.contains(StoredRing($0.other)) }
-        let new = stored.filter { !isKnown($0) }
+    /// One that is swept here is copied to again if another replica has stored it again: a shard is suspect once more.
+    func adopt(_ entries: [RingEntry]) {
+        let inUse = Set(entries.filter(\.isInUse).map(\.ring))
+        let again = Set(entries.filter { adopted[$0.key] ?? $0.modifyIndex != $0.modifyIndex }.map(\.ring))
+        adopted = Dictionary(entries.map { ($0.key, $0.modifyIndex) }) { first, _ in first }
+        heard.removeAll { one in !entries.contains { $0.ring == StoredRing(one.other) && !$0.isInUse } }
+        func isNew(_ ring: StoredRing) -> Bool { !isKnown(ring, asCopied: again.contains(ring)) }
+        let new = entries.map(\.ring).filter(isNew)
         guard hold > .zero, !new.isEmpty else { return }
         build(new, visit: .removal) { [unowned self] built in
-            for other in built where !isKnown(StoredRing(other)) {
+            for other in built where isNew(StoredRing(other)) {
                 if inUse.contains(StoredRing(other)) {
                     add(OtherRing(ring: other.ring, visit: .copy, shards: other.shards), isNew: false)
                 } else {
@@ -340,9 +343,14 @@ final class Handover {
         heardTimer?.schedule(after: max(first.advanced(by: hold).since(loop.now), Handover.leastWait))
     }
 
-    private func isKnown(_ stored: StoredRing) -> Bool {
+    /// Whether all is seen to that shards may hold by this ring.
+    ///
+    /// - Parameter asCopied: whether what is only swept, or voided, does not count.
+    private func isKnown(_ stored: StoredRing, asCopied: Bool = false) -> Bool {
         let own = [rings.ring, announced, next].compactMap { $0.map { StoredRing($0) } }
-        return (own + past.map { StoredRing($0) } + heard.map { StoredRing($0.other) }).contains { $0.covers(stored) }
+        let others = past.filter { !asCopied || $0.visit == .copy } + heard.map(\.other)
+        let known = (own + others.map { StoredRing($0) }).filter(stored.isSame)
+        return !known.isEmpty && Set(known.flatMap(\.holding)).isSuperset(of: stored.holding)
     }
 
     /// All replicas know these rings by now, as they watch what is stored.
@@ -356,17 +364,10 @@ final class Handover {
 
     private func settle(cleared: Set<ShardAddress>) {
         // One that is off the ring has been emptied, to be stopped: nothing need be told to it.
-        settled = past.compactMap { other in
-            let shards = (other.shards ?? Set(other.ring.shards)).intersection(rings.ring.shards)
-            return shards.isEmpty ? nil : OtherRing(ring: other.ring, visit: .removal, shards: shards)
-        }
+        settled = past.flatMap { $0.part($0.holding.intersection(rings.ring.shards), .removal) }
         settledTimer?.schedule(after: hold)
-        past = past.compactMap { other in
-            // A shard that the run did not know of has not been emptied either.
-            let shards = other.shards ?? Set(other.ring.shards)
-            let away = shards.subtracting(cleared).subtracting(rings.ring.shards)
-            return away.isEmpty ? nil : OtherRing(ring: other.ring, visit: .removal, shards: away)
-        }
+        // A shard that the run did not know of has not been emptied either.
+        past = past.flatMap { $0.part($0.away(from: rings.ring, cleared), .removal) }
         rings.isReconcileDue = false
         logger.info("groups are settled", metadata: ["shards": "\(rings.ring.shards.count)"])
     }

@@ -37,10 +37,11 @@ struct StoredRing: Hashable, Sendable {
 
     /// Whether whoever sees to this one need not think of the other.
     func covers(_ other: StoredRing) -> Bool {
-        guard shards == other.shards, vnodes == other.vnodes else { return false }
-        guard let holders else { return true }
-        return other.holders.map(holders.isSuperset) ?? false
+        isSame(as: other) && Set(holding).isSuperset(of: other.holding)
     }
+
+    /// Whether the other one gives every group to the same shard.
+    func isSame(as other: StoredRing) -> Bool { shards == other.shards && vnodes == other.vnodes }
 }
 
 extension OtherRing {
@@ -67,7 +68,9 @@ struct RingEntry {
         /// as it was before would remove it.
         var storedAt: Int64
     }
+}
 
+extension RingEntry {
     init?(_ entry: KeyValueEntry) {
         guard let document = try? JSONDecoder().decode(Document.self, from: entry.value),
             let ring = StoredRing(shards: document.shards, vnodes: document.vnodes, holders: document.holders)

@@ -25,6 +25,19 @@ struct OtherRing: Sendable {
 }
 
 extension OtherRing {
+    /// The shards that may hold something by it.
+    var holding: Set<ShardAddress> { shards ?? Set(ring.shards) }
+
+    /// Those that are off the ring in force and have not been emptied.
+    func away(from ring: Ring, _ cleared: Set<ShardAddress>) -> Set<ShardAddress> {
+        holding.subtracting(cleared).subtracting(ring.shards)
+    }
+
+    /// The same for these of its shards alone, which are seen to in this way; nothing where there are none.
+    func part(_ shards: Set<ShardAddress>, _ visit: Visit, kept: Set<UInt32> = []) -> [OtherRing] {
+        shards.isEmpty ? [] : [OtherRing(ring: ring, visit: visit, shards: shards, kept: kept)]
+    }
+
     /// What to do at the owner of the group with this place.
     func visit(of hash: UInt32) -> Visit { visit == .sweep && kept.contains(hash) ? .removal : visit }
 }
