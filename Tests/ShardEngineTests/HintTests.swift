@@ -54,6 +54,31 @@ import Testing
         #expect(isVoid(pushedAt: [], startedAt: startedAt))
     }
 
+    /// Labels may come in any order: of one group it is the last request that counts.
+    @Test func namesOfOneGroupMakeOneCorrection() {
+        let paths = ["/metrics/job/a/b/1/c/2", "/metrics/job/a/c/2/b/1"].map { Array($0.utf8) }
+        let hints = [Hint(path: paths[0], madeAt: seconds(10)), Hint(path: paths[1], madeAt: seconds(30))]
+        let group = #""labels":{"job":"a","b":"1","c":"2"},"last_push_successful":true"#
+        let family = #""f":{"time_stamp":"2026-11-24T12:00:25Z","type":"GAUGE","metrics":[]}"#
+        let listing = Array(#"{"status":"success","data":[{\#(group),\#(family)}]}"#.utf8)
+        for hints in [hints, hints.reversed()] {
+            let corrections = HintDelivery.corrections(hints, in: listing, startedAt: noon, returnedAt: seconds(20))
+            #expect(corrections.map(\.hint) == [Hint(path: paths[1], madeAt: seconds(30))])
+            #expect(corrections.first?.families.isEmpty == true)
+        }
+    }
+
+    /// They have one place on the ring, but are two groups.
+    @Test func aLabelWithoutAValueMakesAnotherGroup() {
+        let paths = ["/metrics/job/a", "/metrics/job/a/b@base64/="].map { Array($0.utf8) }
+        let hints = [Hint(path: paths[0], madeAt: seconds(10)), Hint(path: paths[1], madeAt: seconds(30))]
+        let rest = #""last_push_successful":true,"f":{"time_stamp":"2026-11-24T12:00:05Z","type":"GAUGE","metrics":[]}"#
+        let groups = [#"{"labels":{"job":"a"},\#(rest)}"#, #"{"labels":{"job":"a","b":""},\#(rest)}"#]
+        let listing = Array(#"{"status":"success","data":[\#(groups.joined(separator: ","))]}"#.utf8)
+        let corrections = HintDelivery.corrections(hints, in: listing, startedAt: 0, returnedAt: seconds(40))
+        #expect(corrections.map(\.hint).sorted { $0.madeAt < $1.madeAt } == hints)
+    }
+
     @Test func whatItGotBetweenTheHintAndItsReturnIsNotVoid() {
         #expect(!isVoid(pushedAt: ["15"]))
         #expect(!isVoid(pushedAt: ["05", "15", "25"]))

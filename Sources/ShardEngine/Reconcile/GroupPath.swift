@@ -17,6 +17,13 @@ final class GroupPath {
         return path
     }
 
+    /// The group that pushes on a path are for; nil where a Pushgateway would refuse them.
+    func group(at path: [UInt8]) -> GroupLabels? {
+        func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+        guard let labels = path.withUnsafeBytes({ parser.labels(path: $0) }) else { return nil }
+        return GroupLabels(labels.map { LabelPair(name: text($0.key), value: text($0.value)) })
+    }
+
     /// The group's place on the ring.
     func hash(of group: GroupLabels) -> UInt32 {
         var path = path(of: group)

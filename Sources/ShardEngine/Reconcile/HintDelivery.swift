@@ -13,6 +13,8 @@ final class HintDelivery {
     /// What the shard could not be told.
     private(set) var failed: [Hint] = []
     private(set) var toldCount = 0
+    /// What is in no store yet.
+    var unstored: [Hint] = []
     private let headers: [(name: String, value: String)]
     private let store: HintStore?
     private let loop: EventLoop
@@ -74,11 +76,11 @@ final class HintDelivery {
         let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
         ask("/api/v1/metrics") { [unowned self] body in
             // Tens of megabytes at worst: not on the loop.
-            decoding.async { [mailbox = loop.mailbox, this = LoopBound(self), startedAt, returnedAt] in
+            decoding.async { [mailbox = loop.mailbox, this = WeakLoopBound(self), startedAt, returnedAt] in
                 let left = HintDelivery.corrections(hints, in: body, startedAt: startedAt, returnedAt: returnedAt)
                 mailbox.post {
-                    this.value.left = left
-                    this.value.sendMore()
+                    this.object?.left = left
+                    this.object?.sendMore()
                 }
             }
         }
@@ -113,24 +115,20 @@ final class HintDelivery {
     /// does not count, and is at the shards that stood in for it, too.
     static func corrections(_ hints: [Hint], in listing: [UInt8], startedAt: Int64, returnedAt: Int64) -> [Correction] {
         let path = GroupPath()
-        let parser = GroupingKeyParser(key: .group)
-        let texts = hints.map { hint in
-            hint.path.withUnsafeBytes { bytes in
-                _ = parser.hash(path: bytes)
-                return Array(parser.text)
-            }
+        // A group may have been named in several ways: by its labels in another order.
+        var latest: [GroupLabels: Hint] = [:]
+        for hint in hints {
+            guard let group = path.group(at: hint.path) else { continue }
+            if hint.madeAt > latest[group]?.madeAt ?? .min { latest[group] = hint }
         }
-        let wanted = Set(texts)
-        let copies = listing.withUnsafeBytes {
-            ShardListing($0) { wanted.contains(Array(path.text(of: $0).utf8)) ? .content : .times }
+        // Some Pushgateways list a name as it was written, and not as it reads.
+        func hint(of group: GroupLabels) -> Hint? {
+            path.group(at: Array(path.path(of: group).utf8)).flatMap { latest[$0] }
         }
-        var families: [[UInt8]: [GroupCopy]] = [:]
-        for (labels, copy) in copies?.groups ?? [:] {
-            families[Array(path.text(of: labels).utf8), default: []].append(copy)
-        }
-        return zip(hints, texts).compactMap { hint, text in
-            guard let copies = families[text] else { return nil }
-            let held = copies.flatMap(\.families.values)
+        let copies = listing.withUnsafeBytes { ShardListing($0) { hint(of: $0) == nil ? .times : .content } }
+        return (copies?.groups ?? [:]).values.compactMap { copy in
+            guard let hint = hint(of: copy.labels) else { return nil }
+            let held = copy.families.values
             guard startedAt > hint.madeAt - HintDelivery.noticeTime else {
                 let newest = held.map(\.pushedAt).filter { $0 < returnedAt }.max() ?? 0
                 return newest <= hint.madeAt ? Correction(hint: hint) : nil
@@ -138,7 +136,7 @@ final class HintDelivery {
             let right = held.filter { $0.pushedAt > hint.madeAt }
             if right.isEmpty { return Correction(hint: hint) }
             // What is pushed is new from then on: what is older might take the place of something newer elsewhere.
-            let canBePushed = copies.allSatisfy { $0.obstacle == nil } && right.allSatisfy { $0.pushedAt >= returnedAt }
+            let canBePushed = copy.obstacle == nil && right.allSatisfy { $0.pushedAt >= returnedAt }
             guard right.count < held.count, canBePushed else { return nil }
             return Correction(hint: hint, families: right.compactMap(\.content))
         }

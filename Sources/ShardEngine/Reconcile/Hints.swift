@@ -20,6 +20,7 @@ final class Hints {
     var store: HintStore? {
         didSet {
             stored = []
+            isStoreAway = false
             store?.watch { [unowned self] in
                 stored = $0
                 noteUntold()
@@ -65,8 +66,7 @@ final class Hints {
         let isNew = hints[shard]?[path] == nil
         hints[shard, default: [:]][path] = hint.madeAt
         noteUntold()
-        guard isNew else { return done() }
-        if hints[shard]?.count == Hints.limit {
+        if isNew, hints[shard]?.count == Hints.limit {
             logger.warning(
                 "a shard has missed too much to remember it all: old groups may come back with it",
                 metadata: ["shard": "\(shard)"]
@@ -75,16 +75,25 @@ final class Hints {
         guard store != nil else { return done() }
         if isStoreAway {
             // It is stored when Consul is back; no request waits for that.
-            unstored[shard, default: []].append((hint, {}))
+            if isNew { unstored[shard, default: []].append((hint, {})) }
             done()
-        } else {
+        } else if isNew || !isStored(of: shard) {
             unstored[shard, default: []].append((hint, done))
             writeNext()
+        } else {
+            done()
         }
     }
 
+    /// Whether all is stored that is known here of a shard. Another replica may have told it that, and forgotten it.
+    private func isStored(of shard: ShardAddress) -> Bool {
+        stored.contains(shard) && unstored[shard] == nil && writing?.shard != shard
+    }
+
     private func writeNext() {
-        guard writing == nil, let (shard, waiting) = unstored.first else { return }
+        guard writing == nil else { return }
+        // Where a shard has been told in the meantime, nothing may be left by which Consul could show that it is back.
+        guard let (shard, waiting) = unstored.first else { return isStoreAway = false }
         guard let store else {
             // Moving groups, or Consul, has been taken out of the file.
             let left = unstored.values.joined()
@@ -122,9 +131,11 @@ final class Hints {
             return afterWrite.append { [unowned self] in deliver(to: shard, done) }
         }
         let missed = hints.removeValue(forKey: shard) ?? [:]
-        for hint in unstored.removeValue(forKey: shard) ?? [] { hint.done() }
+        let unstored = self.unstored.removeValue(forKey: shard) ?? []
+        for hint in unstored { hint.done() }
         guard store != nil || !missed.isEmpty else { return done() }
         let delivery = HintDelivery(to: shard, missed, headers: headers, store: store, loop: loop, resolver: resolver)
+        delivery.unstored = unstored.map(\.hint)
         deliveries[shard] = delivery
         delivery.onEnd = [{ [unowned self] in delivered(delivery) }, done]
         noteUntold()
@@ -142,6 +153,10 @@ final class Hints {
         for hint in delivery.failed {
             let known = hints[delivery.shard]?[hint.path] ?? .min
             hints[delivery.shard, default: [:]][hint.path] = max(hint.madeAt, known)
+        }
+        if !delivery.failed.isEmpty, store != nil, !delivery.unstored.isEmpty {
+            unstored[delivery.shard, default: []] += delivery.unstored.map { ($0, {}) }
+            writeNext()
         }
         noteUntold()
         if let waiting = waiting.removeValue(forKey: delivery.shard) {

@@ -26,10 +26,30 @@ struct GroupingKeyAssembly: ~Copyable {
 
     /// The text of the group that a Pushgateway files the push under; nil where it would refuse it.
     mutating func groupingKey(_ raw: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        guard let (path, isPlain) = scan(raw) else { return nil }
+        return isPlain ? plainKey(path) : sortedKey(path)
+    }
+
+    /// The grouping labels, name and value, with those whose value is empty; nil where a Pushgateway would refuse the push.
+    mutating func labels(_ raw: UnsafeRawBufferPointer) -> [[UInt8]: [UInt8]]? {
+        guard let (path, _) = scan(raw) else { return nil }
+        var labels: [[UInt8]: [UInt8]] = [:]
+        for index in 0..<parts.labels.count {
+            labels[Array(path[parts.labels[index].name])] = Array(path[parts.labels[index].value])
+        }
+        labels[Array("job".utf8)] = Array(path[parts.job])
+        return labels
+    }
+
+    /// Finds the parts, decoded.
+    ///
+    /// - Returns: the bytes in which they lie, and whether they were not encoded; nil where a Pushgateway would refuse it.
+    @inline(__always)
+    private mutating func scan(_ raw: UnsafeRawBufferPointer) -> (path: UnsafeRawBufferPointer, isPlain: Bool)? {
         switch parts.scan(raw, isRaw: true) {
         case .malformed: return nil
         case .scanned:
-            guard parts.isEncoded else { return plainKey(raw) }
+            guard parts.isEncoded else { return (raw, true) }
             decoded.reset(keeping: GroupingKeyAssembly.keptLength)
             decoded.append(raw)
         case .escaped:
@@ -37,11 +57,11 @@ struct GroupingKeyAssembly: ~Copyable {
             guard percentDecode(raw, into: &decoded), isTaken(raw: raw, decoded: decoded.readable),
                 parts.scan(decoded.readable, isRaw: false) == .scanned
             else { return nil }
-            guard parts.isEncoded else { return plainKey(decoded.readable) }
+            guard parts.isEncoded else { return (decoded.readable, true) }
         }
         // The buffer is this assembly's own, and nothing else looks at it meanwhile.
         let bytes = UnsafeMutableRawBufferPointer(mutating: decoded.readable)
-        return parts.decode(in: bytes) ? sortedKey(decoded.readable) : nil
+        return parts.decode(in: bytes) ? (decoded.readable, false) : nil
     }
 
     /// The text from parts that need no decoding any more: the path itself where the labels are in order.

@@ -43,6 +43,12 @@ public final class GroupingKeyParser {
         return decodedByte(path, &offset) == PathByte.slash
     }
 
+    /// The grouping labels of a push, name and value, `job` among them; nil where a Pushgateway would refuse it.
+    ///
+    /// Unlike in the text that is hashed, labels with an empty value are among them: a Pushgateway has another group for
+    /// those.
+    func labels(path: UnsafeRawBufferPointer) -> [[UInt8]: [UInt8]]? { assembly.labels(path) }
+
     /// The key of a push on the ring.
     ///
     /// - Parameter path: the request's target without its query.
