@@ -10,6 +10,7 @@ import urllib.parse
 
 import pytest
 from harness import protobuf, scrape
+from harness.cluster import Cluster
 from harness.http import ask
 from harness.net import wait_until
 from harness.pushgateway import NEWEST
@@ -300,6 +301,25 @@ def test_a_histogram_without_buckets_stays_where_it_is(lab):
     assert scrape.scrape_differences(setup.oracle, setup.shards) == []
     at = scrape.places(setup.shards)
     assert at == {path: [found[path][number].address.text] for number, path in enumerate(paths)}
+
+
+def test_the_metrics_tell_of_a_group_that_cannot_be_moved(lab):
+    """On all replicas, of which one has made the run."""
+    cluster = Cluster(lab, 2, consul=True, replicas=2)
+    path = "/metrics/job/bare/for/good"
+    (wrong, _) = cluster.misplace([path], "# TYPE bare histogram\nbare_sum 3\nbare_count 4\n")[path]
+    cluster.request("POST", path, "other 3\n")
+    wait_until(lambda: any("bare" in replica.log() for replica in cluster.replicas), "the log names the family", 20)
+    wait_until(lambda: cluster.metric("shardd_reconcile_duplicate_groups") > 0, "the group is told to be on two shards")
+    time.sleep(3)
+    assert cluster.metric("shardd_reconcile_duplicate_groups") > 0
+    assert cluster.metric("shardd_reconcile_last_success_timestamp_seconds") == 0
+    assert cluster.metric("shardd_reconcile_runs_total", result="partial") > 0
+    assert ask(wrong.address, "DELETE", path).status == 202
+    cluster.request("POST", path, "bare 4\n")
+    for replica in cluster.replicas:
+        wait_until(lambda: replica.metric("shardd_reconcile_duplicate_groups") == 0, "the group is on one shard", 20)
+        wait_until(lambda: replica.metric("shardd_reconcile_last_success_timestamp_seconds") > 0, "a run has succeeded", 20)
 
 
 def test_what_the_api_hides_stays_where_it_is(lab):

@@ -188,6 +188,64 @@ def test_a_shard_that_is_slow_for_a_moment_misses_nothing(lab):
     waiting.check_reconciled()
 
 
+def test_a_shard_that_hangs_in_the_midst_of_a_run_gives_nothing_that_is_void(lab):
+    """Requests do not wait for it meanwhile: what it has of their groups is older than what owners have, and they have it
+    alone."""
+    cluster = Cluster(lab, 2, spare=2, consul=True, replicas=2, reconcile={"groups_per_second": 40})
+    paths = [f"/metrics/job/midst/number/{number}" for number in range(1500)]
+    before = owners(cluster.idle, cluster.shards, paths)
+    new = {shard.address.text for shard in cluster.spare}
+    after = owners(cluster.idle, cluster.shards + cluster.spare, paths)
+    moving = {shard: [path for path in paths if before[path] == shard.address.text and after[path] in new] for shard in cluster.shards}
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    cluster.scale_out()
+
+    def moved():
+        there = {path for shard in cluster.shards if shard.address.text in new for path in scrape.held(shard)}
+        return {shard: there.intersection(paths) for shard, paths in moving.items()}
+
+    wait_until(lambda: any(len(paths) > 150 for paths in moved().values()), "a run has moved some", 30)
+    slow, done = max(moved().items(), key=lambda entry: len(entry[1]))
+    left = [path for path in moving[slow] if path not in done]
+    assert len(left) > 30, "the test needs more groups"
+    slow.pause()
+    for number, path in enumerate(left[:60]):
+        cluster.request(*[("DELETE", path), ("PUT", path, "third 3\n"), ("POST", path, "# TYPE second gauge\nsecond 5\n")][number % 3])
+    slow.resume()
+    cluster.check_reconciled(timeout=90)
+
+
+def test_what_a_shard_misses_is_stored_again_once_consul_is_back(lab):
+    """Consul had been away with a shard, and the shard was back first."""
+    cluster = Cluster(lab, 3, consul=True, replicas=2)
+    gone, (replica, _) = cluster.shards[0], cluster.replicas
+    gone.stop()
+    gone.keep_in(lab.directory / "gone.data").start().wait_ready()
+    wait_until(lambda: all(len(replica.shards()) == 3 for replica in cluster.replicas), "all three are in the ring")
+    paths = cluster.owned_by(gone, "/metrics/job/missed", 12)
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    cluster.check_reconciled()
+    cluster.consul.kill()
+    gone.stop()
+    cluster.request("PUT", paths[0], "third 3\n", by=replica)
+    gone.start().wait_ready()
+    wait_until(lambda: replica.states()[gone.address.text] == "up", "the shard is back")
+    # More than the time after which what could not be stored is tried again.
+    time.sleep(1)
+    cluster.consul.start().wait_ready()
+    for shard in cluster.shards:
+        cluster.consul.register(shard.address)
+    cluster.check_reconciled()
+    gone.stop()
+    for number, path in enumerate(paths):
+        cluster.request(*(("DELETE", path) if number % 2 else ("PUT", path, "fourth 4\n")), by=replica)
+    replica.kill()
+    gone.start().wait_ready()
+    cluster.check_reconciled()
+
+
 @pytest.mark.parametrize("since", ["PUT", "POST"])
 def test_what_one_replica_pushes_to_a_shard_that_was_only_away_for_another_stays(lab, since):
     """A restart that takes so short a time that only the replica with pushes in between hears of it."""

@@ -56,6 +56,24 @@ struct HealthyInstances: Equatable, Sendable {
     }
 }
 
+/// An agent, as it tells of itself.
+struct ConsulAgent: Decodable {
+    struct Member: Decodable {
+        /// Where a service is that has no address of its own.
+        var address: String
+
+        enum CodingKeys: String, CodingKey {
+            case address = "Addr"
+        }
+    }
+
+    var member: Member
+
+    enum CodingKeys: String, CodingKey {
+        case member = "Member"
+    }
+}
+
 /// A service as an agent has it.
 struct RegisteredService: Decodable, Equatable {
     var id: String

@@ -30,7 +30,8 @@ final class SuspectProber {
 
     /// Probes the pool's shard until it answers, or is not on the ring any more.
     func watch(_ pool: ShardPool) {
-        guard watches[pool.shard] == nil else { return }
+        // Another pool, after the shard has left the ring and come again, is another watch.
+        guard watches[pool.shard]?.pool !== pool else { return }
         let watch = Watch(pool)
         watches[pool.shard] = watch
         watch.timer = Timer(loop: loop) { [unowned self, unowned watch] in probe(watch) }

@@ -59,12 +59,17 @@ final class ConsulLock {
         else { return .failed("Consul makes no session for the lock") }
         id = created.id
         renewedAt = .now()
-        guard write(state, "acquire") else {
+        switch write(state, "acquire") {
+        case true?:
+            timer?.schedule(after: ConsulLock.renewInterval)
+            return .acquired
+        case false?:
             destroy()
             return .taken
+        case nil:
+            destroy()
+            return .failed("Consul does not take the lock's key")
         }
-        timer?.schedule(after: ConsulLock.renewInterval)
-        return .acquired
     }
 
     /// Whether the lock is still held, for certain.
@@ -74,7 +79,7 @@ final class ConsulLock {
     }
 
     /// Tells the other replicas how far the run has come; false when the lock is lost.
-    func update(_ state: RunState) -> Bool { isHeld && write(state, "acquire") }
+    func update(_ state: RunState) -> Bool { isHeld && write(state, "acquire") == true }
 
     /// Gives the lock back, with the last state.
     func release(_ state: RunState) {
@@ -166,10 +171,11 @@ final class ConsulLock {
         timer?.schedule(after: ConsulLock.renewInterval)
     }
 
-    private func write(_ state: RunState, _ action: String) -> Bool {
-        guard let id, let body = try? JSONEncoder().encode(state) else { return false }
+    /// Whether Consul has done it: no, where somebody else has the lock; nil when it cannot be told.
+    private func write(_ state: RunState, _ action: String) -> Bool? {
+        guard let id, let body = try? JSONEncoder().encode(state) else { return nil }
         let request = client.request(.put, "\(keyTarget)\(action)=\(id)", body: Array(body))
-        guard case .response(let response) = session.send(request), response.status == 200 else { return false }
+        guard case .response(let response) = session.send(request), response.status == 200 else { return nil }
         return String(decoding: response.body, as: UTF8.self).hasPrefix("true")
     }
 

@@ -21,9 +21,6 @@ struct CopyPass {
     private var doubtful: [GroupLabels: Set<String>] = [:]
     /// Groups of which owners may have something that is gone from the shard.
     private var vanished: Set<GroupLabels> = []
-    /// Until when owners are asked again before they are given anything: the shard has been slow, so that pushes may have
-    /// gone to them without having visited it.
-    private var isPassedByUntil = MonotonicTime(nanoseconds: 0)
     /// Families that owners have got from clients since they were pushed: with each later push, owners will get them too.
     private var followed: [GroupLabels: Set<String>] = [:]
 
@@ -75,15 +72,15 @@ struct CopyPass {
         // What was read first is old by now.
         guard look() else { return }
         while !left.isEmpty || !vanished.isEmpty, run.mayGoOn {
-            guard let moves = upToDate(nextMoves()) else { return }
+            guard run.mayBelieve(from), let moves = upToDate(nextMoves()) else { return }
             guard moves.isEmpty || carryOut(moves), lookAfterVanished() else { return }
         }
     }
 
-    /// What there is to push by what owners hold now, where pushes may have gone to them alone: a family that is pushed to
-    /// after such a one would take its place, and the copy would show nothing of it. Nil when owners cannot be asked.
+    /// What there is to push by what owners hold now, as pushes may have gone to them alone, where the shard was too slow to
+    /// be visited: a family that is pushed after such a one would take its place, and the copy would show nothing of it. Nil
+    /// when owners cannot be asked.
     private func upToDate(_ moves: [GroupMove]) -> [GroupMove]? {
-        guard MonotonicTime.now() < isPassedByUntil || run.client.startTime(of: from) != startTime else { return moves }
         let new = moves.filter { !run.ledger.hasPushed($0.copy.labels) }
         for (owner, moves) in Dictionary(grouping: new, by: \.owner) {
             guard let now = run.latest(owner) else { return nil }
@@ -100,7 +97,8 @@ struct CopyPass {
         let before = ownersTimes(of: contested)
         // Before a shard has deleted a group, it has answered already that it has.
         run.wait(CopyPass.deletionTime)
-        guard look() else { return false }
+        // What the shard has missed by now would show as unchanged.
+        guard look(), run.mayBelieve(from) else { return false }
         noteFollowed(since: before, ownersTimes(of: contested))
         var replacements: [GroupMove] = []
         for move in done {
@@ -232,12 +230,8 @@ struct CopyPass {
         return false
     }
 
-    private mutating func look() -> Bool {
-        let startedAt = MonotonicTime.now()
-        let look = run.look(at: from)
-        let now = MonotonicTime.now()
-        if now.since(startedAt) >= CopyPass.slowness { isPassedByUntil = now.advanced(by: CopyPass.passedByTime) }
-        switch look {
+    private func look() -> Bool {
+        switch run.look(at: from) {
         case .success(let listing):
             run.listings[from] = listing
             return true
@@ -282,8 +276,8 @@ struct CopyPass {
         for (move, answer) in zip(moves, answers) {
             switch answer {
             case .refused(let reason, let isForGood):
-                // An earlier push of it may be in doubt.
-                if !run.ledger.hasPushed(move.copy.labels) { unconfirmed[move.copy.labels] = nil }
+                // An earlier push of it may be in doubt, but must not hold up all others for ever.
+                if isForGood || !run.ledger.hasPushed(move.copy.labels) { unconfirmed[move.copy.labels] = nil }
                 if isForGood {
                     run.keep(move.copy.labels, notTaken(move, reason))
                 } else {
@@ -370,10 +364,6 @@ struct CopyPass {
         return true
     }
 
-    /// Less than requests that visit the shard wait for it.
-    private static let slowness = TimeSpan.milliseconds(500)
-    /// For how long, and some more, requests do not visit a shard that was slow.
-    private static let passedByTime = TimeSpan.seconds(10)
     private static let deletionTime = TimeSpan.milliseconds(50)
     /// How often a group that changes all the time is pushed.
     private static let attemptLimit = 10

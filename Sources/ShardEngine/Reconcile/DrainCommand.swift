@@ -21,7 +21,7 @@ public struct DrainCommand {
     /// - Throws: why it could not be done; it can then be tried again.
     public func run(line: @escaping (String) -> Void, note: @escaping (String) -> Void) throws(RunFailure) {
         let context = try CommandContext(configuration, note: note)
-        guard let consul = context.consul else { return try drainWithoutConsul(context, line) }
+        guard let consul = context.consul else { return try drainWithoutConsul(context, line, note) }
         let id = try registration(context, consul)
         if let id {
             try ask(
@@ -35,7 +35,7 @@ public struct DrainCommand {
         }
         try waitUntilLeft(context)
         line("\(shard) has left the ring")
-        try empty(context, line)
+        try empty(context, line, note)
         if let id {
             try ask(context, consul, "/v1/agent/service/deregister/\(consul.escaped(id))")
             line("\(shard) is deregistered")
@@ -46,12 +46,16 @@ public struct DrainCommand {
         line("\(shard) is empty and can be stopped")
     }
 
-    private func drainWithoutConsul(_ context: CommandContext, _ line: (String) -> Void) throws(RunFailure) {
+    private func drainWithoutConsul(
+        _ context: CommandContext,
+        _ line: (String) -> Void,
+        _ note: (String) -> Void
+    ) throws(RunFailure) {
         guard !configuration.servers.contains(shard) else {
             throw RunFailure("take \(shard) out of pushgateway.servers and reload shardd, then drain it")
         }
         waitForReplicas(context)
-        try empty(context, line)
+        try empty(context, line, note)
         line("\(shard) is empty and can be stopped")
     }
 
@@ -62,15 +66,23 @@ public struct DrainCommand {
             let services = try? JSONDecoder().decode([String: RegisteredService].self, from: Data(response.body))
         else { throw RunFailure("Consul does not tell what is registered") }
         let service = services.values.first { service in
-            service.name == consul.settings.serviceName
-                && (ShardAddress(host: service.address, port: service.port) == shard
-                    || service.id == registrationID(shard))
+            let host = service.address.isEmpty ? nodeAddress(context, consul) : service.address
+            return service.name == consul.settings.serviceName
+                && (ShardAddress(host: host, port: service.port) == shard || service.id == registrationID(shard))
         }
         if let service { return service.id }
         if try context.healthyShards().contains(shard) {
             throw RunFailure("\(shard) is registered with another Consul agent: name that one in consul_server.addr")
         }
         return nil
+    }
+
+    /// Where a service of the agent is that has no address of its own.
+    private func nodeAddress(_ context: CommandContext, _ consul: ConsulClient) -> String {
+        guard case .response(let response) = context.session.send(consul.request(.get, "/v1/agent/self")),
+            let agent = try? JSONDecoder().decode(ConsulAgent.self, from: Data(response.body))
+        else { return "" }
+        return agent.member.address
     }
 
     private func ask(_ context: CommandContext, _ consul: ConsulClient, _ target: String) throws(RunFailure) {
@@ -100,26 +112,34 @@ public struct DrainCommand {
     }
 
     /// Moves the shard's groups until none is left.
-    private func empty(_ context: CommandContext, _ line: (String) -> Void) throws(RunFailure) {
+    private func empty(
+        _ context: CommandContext,
+        _ line: (String) -> Void,
+        _ note: (String) -> Void
+    ) throws(RunFailure) {
         var leastLeft = Int.max
         var progressAt = MonotonicTime.now()
-        var isSettled = false
+        var outcome = RunOutcome()
         while true {
             let left = try groupCount(context)
-            // Until a run is settled, replicas go on to make copies there.
-            let isLate = MonotonicTime.now().since(progressAt) >= DrainCommand.patience
-            if left == 0, isSettled || isLate { return }
+            if left == 0, outcome.isSettled { return }
+            if left == 0, MonotonicTime.now().since(progressAt) >= DrainCommand.patience {
+                for problem in outcome.problems { note(problem) }
+                return note("until a run is settled, replicas go on to make copies on \(shard): stop it soon")
+            }
             line("\(left) groups to move")
             guard !context.runs.isInterrupted else { throw RunFailure("interrupted, with \(left) groups left") }
             let shards = try context.healthyShards().filter { $0 != shard }
-            let outcome = try context.perform(context.order(shards: shards, draining: [shard]))
+            outcome = try context.perform(context.order(shards: shards, draining: [shard]))
             line("\(outcome.moved) groups pushed to their owners, \(outcome.deleted) copies deleted")
-            isSettled = outcome.isSettled
             if left < leastLeft || outcome.deleted > 0 { progressAt = .now() }
             leastLeft = min(leastLeft, left)
             // Another shard may have died a moment ago, and Consul not have noticed yet.
             guard left == 0 || MonotonicTime.now().since(progressAt) < DrainCommand.patience else {
                 for problem in outcome.problems { line(problem) }
+                for shard in outcome.unreached {
+                    line("shard \(shard) does not answer, or has yet to be told what it has missed")
+                }
                 throw RunFailure("\(left) groups cannot be moved from \(shard)")
             }
             if !outcome.problems.isEmpty { context.session.pause(.seconds(1)) { context.runs.isInterrupted } }

@@ -7,12 +7,12 @@
 
 /// What a run has done.
 public struct RunOutcome: Equatable, Sendable {
-    /// Copies that were pushed to their owners.
+    /// Groups of which copies were pushed to their owners.
     public var moved = 0
     /// Copies that were deleted.
     public var deleted = 0
-    /// Groups that several shards held at the start.
-    public var duplicates = 0
+    /// Groups that several shards hold, by the latest look; nil when nobody has looked.
+    public var duplicates: Int?
     /// What could not be done.
     public var problems: [String] = []
     /// Shards off the ring that did not answer.
@@ -30,6 +30,8 @@ final class ReconcileRun {
     let places: GroupPlaces
     /// The latest listing of each shard that could be listed.
     var listings: [ShardAddress: ShardListing] = [:]
+    /// When the process of each shard was started, as it told before it was listed.
+    private var processes: [ShardAddress: String] = [:]
     var ledger = RunLedger()
     /// Shards of whose copies something was pushed that has yet to be looked after.
     private(set) var inDoubt: Set<ShardAddress> = []
@@ -72,7 +74,9 @@ final class ReconcileRun {
         let untold = settings.untold()
         if untold == nil { problem("Consul does not tell which shards have missed something") }
         for shard in settings.ring.shards + settings.others {
-            let isTrusted = settings.isTrusted(shard, client.startTime(of: shard))
+            let startTime = client.startTime(of: shard)
+            processes[shard] = startTime
+            let isTrusted = settings.isTrusted(shard, startTime)
             guard let untold, isTrusted, !untold.contains(shard) else {
                 distrusted(shard)
                 continue
@@ -170,7 +174,16 @@ final class ReconcileRun {
                 pace(batch.count)
             }
         }
-        outcome.duplicates = max(0, outcome.duplicates - outcome.deleted)
+        outcome.duplicates = ReconcilePlan(listings, places).duplicateCount
+    }
+
+    /// Whether a shard can still be taken at its word: of one that has been restarted meanwhile, or was too slow for a
+    /// request, a part of what it holds may be void.
+    func mayBelieve(_ shard: ShardAddress) -> Bool {
+        let isSame = client.startTime(of: shard).map { $0 == processes[shard] } ?? false
+        if isSame, let untold = settings.untold(), !untold.contains(shard) { return true }
+        problem("shard \(shard) has been restarted, or has yet to be told what it has missed")
+        return false
     }
 
     private func isThere(_ group: GroupLabels, on shard: ShardAddress) -> Bool {
@@ -196,7 +209,9 @@ final class ReconcileRun {
         let orders = groups.map { ShardClient.Order(shard: shard, method: .delete, path: places.path(of: $0)) }
         for (group, answer) in zip(groups, client.carryOut(orders)) {
             switch answer {
-            case .done: outcome.deleted += 1
+            case .done:
+                outcome.deleted += 1
+                listings[shard]?.groups[group] = nil
             case .refused(let reason, _), .failed(let reason):
                 areGone = false
                 problem("\(places.text(of: group)) cannot be deleted on \(shard): \(reason)")

@@ -78,7 +78,10 @@ private final class ReconcilerWork {
     private var consul: Configuration.Consul?
     private var metrics = ReconcileMetrics()
     private var nextRun = MonotonicTime.now()
+    /// Whether the rings have changed in the midst of a step: the next run has to wait for that to settle.
+    private var isRescheduled = false
     private var lastResult = RunResult.success
+    private var lastProblems: [String] = []
 
     init(
         session: HTTPSession,
@@ -104,6 +107,7 @@ private final class ReconcilerWork {
         let settle = max(new.configuration.reconcile.settle, new.configuration.hold)
         if old?.generation != new.generation || old?.rings.others.count ?? 0 < new.rings.others.count {
             nextRun = MonotonicTime.now().advanced(by: settle)
+            isRescheduled = true
         }
     }
 
@@ -125,6 +129,7 @@ private final class ReconcilerWork {
     }
 
     private func step(_ input: ReconcilerInput) {
+        isRescheduled = false
         let interval = input.configuration.reconcile.interval
         var latest = RunState()
         guard !input.isSettled || MonotonicTime.now() >= nextRun else { return }
@@ -138,8 +143,10 @@ private final class ReconcilerWork {
         let age = TimeSpan.seconds(max(0, wallClock() - latest.settledAt))
         if input.isSettled, input.configuration.consul != nil, latest.phase == .settled, age < interval {
             // Another replica has just done it.
-            metrics.lastSuccess = max(metrics.lastSuccess ?? 0, latest.settledAt)
-            metrics.duplicates = 0
+            if latest.kept.isEmpty {
+                metrics.lastSuccess = max(metrics.lastSuccess ?? 0, latest.settledAt)
+                metrics.duplicates = 0
+            }
             return end(.skipped, next: interval)
         }
         perform(input, latest)
@@ -164,16 +171,17 @@ private final class ReconcilerWork {
         case .ended(let outcome):
             metrics.moved += UInt64(outcome.moved)
             metrics.deleted += UInt64(outcome.deleted)
-            metrics.duplicates = outcome.duplicates
+            metrics.duplicates = outcome.duplicates ?? metrics.duplicates
             if outcome.moved + outcome.deleted > 0 {
                 logger.info(
                     "groups have been moved to their owners",
                     metadata: ["moved": "\(outcome.moved)", "copies_deleted": "\(outcome.deleted)"]
                 )
             }
-            let isDone = outcome.problems.isEmpty
+            // Where all is settled but for groups that cannot be moved, another run would find the same.
+            let isDone = outcome.problems.isEmpty || outcome.isSettled
             end(
-                isDone ? .success : .partial,
+                outcome.problems.isEmpty ? .success : .partial,
                 problems: outcome.problems,
                 next: isDone ? interval : min(interval, .seconds(5))
             )
@@ -188,9 +196,9 @@ private final class ReconcilerWork {
         metrics.runs[result, default: 0] += 1
         if result == .success { metrics.lastSuccess = wallClock() }
         onMetrics(metrics)
-        // The ring may have changed meanwhile, and the next run has to wait for that to settle.
-        nextRun = max(nextRun, MonotonicTime.now().advanced(by: next))
-        guard result != lastResult, result != .skipped else { return }
+        if !isRescheduled { nextRun = MonotonicTime.now().advanced(by: next) }
+        guard result != .skipped, result != lastResult || problems != lastProblems else { return }
+        lastProblems = problems
         if !problems.isEmpty {
             logger.warning("groups cannot all be reconciled", metadata: ["problems": "\(problems)"])
         } else if lastResult == .failed || lastResult == .partial {

@@ -70,8 +70,10 @@ final class RunProtocol {
     /// What would be done.
     func plan(_ order: Order) -> (strays: [Stray], problems: [String]) {
         var order = order
-        if let stored = lock?.storedRings() { order.add(stored.map(\.ring)) }
+        let stored = lock.map { $0.storedRings() } ?? []
+        order.add((stored ?? []).map(\.ring))
         let run = ReconcileRun(session: session, settings: settings(order))
+        if stored == nil { run.problem("Consul does not tell by which rings groups may lie") }
         return (run.plan().strays, run.result.problems)
     }
 
