@@ -47,10 +47,16 @@ import Testing
         }
 
         /// Has a run by the ring in force get so far.
-        func observe(_ run: Int, _ phase: RunState.Phase, unreached: [ShardAddress] = []) {
+        func observe(
+            _ run: Int,
+            _ phase: RunState.Phase,
+            unreached: [ShardAddress] = [],
+            draining: [ShardAddress] = []
+        ) {
             var state = RunState(run: run, phase: phase, ring: handover.rings.ring.shards.map(\.text), vnodes: 10)
             let others = seen.flatMap { $0.others.flatMap(\.ring.shards) + $0.ring.shards }
             state.cleared = others.filter { !unreached.contains($0) }.map(\.text)
+            state.draining = draining.map(\.text)
             handover.observe(state)
         }
 
@@ -222,6 +228,22 @@ import Testing
         let others = bench.handover.rings.others
         #expect(others.map(\.ring.shards) == [[a, b], [a]] && others.map(\.shards) == [[b], nil])
         #expect(bench.visits == [.copy, .copy])
+    }
+
+    /// A run takes what they hold, though they do not come back to the ring.
+    @Test func whatADrainedShardHoldsIsCopiedToAgain() {
+        let bench = Bench([a, b])
+        bench.change(to: [a, c])
+        #expect(bench.wait { bench.isInForce([a, c]) })
+        bench.observe(1, .settled)
+        bench.observe(2, .settled, unreached: [b])
+        #expect(bench.wait { bench.visits == [.removal] })
+        bench.observe(3, .copying, draining: [b])
+        #expect(bench.visits == [.copy] && bench.handover.rings.others.map(\.shards) == [[b]])
+        bench.observe(4, .copied, draining: [b])
+        #expect(bench.visits == [.sweep])
+        bench.observe(4, .settled, draining: [b])
+        #expect(bench.wait { bench.visits.isEmpty })
     }
 
     @Test func aShardThatARunDidNotKnowOfIsNotForgotten() {

@@ -134,7 +134,7 @@ final class Handover {
         heard.removeAll { $0.other.ring.isSame(as: ring) }
         past.removeAll { $0.ring.isSame(as: ring) }
         settled.removeAll { $0.ring.isSame(as: ring) }
-        past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring) : [$0] }
+        past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring.shards) : [$0] }
         suspects.formIntersection(ring.shards)
         rings.ring = ring
         if hold > .zero { store?.add(StoredRing(ring)) }
@@ -143,11 +143,11 @@ final class Handover {
     }
 
     /// Shards that were away are back, with what they held by an older ring: it is theirs to keep until a run has settled it.
-    private func revisited(_ other: OtherRing, with ring: Ring) -> [OtherRing] {
-        guard let away = other.shards, !away.isDisjoint(with: ring.shards) else { return [other] }
-        let back = other.part(away.intersection(ring.shards), .copy)
+    private func revisited(_ other: OtherRing, with shards: [ShardAddress]) -> [OtherRing] {
+        guard let away = other.shards, !away.isDisjoint(with: shards) else { return [other] }
+        let back = other.part(away.intersection(shards), .copy)
         for ring in back { store?.add(StoredRing(ring)) }
-        return back + other.part(away.subtracting(ring.shards), .removal)
+        return back + other.part(away.subtracting(shards), .removal)
     }
 
     /// Other shards are given a suspect shard's pushes: they will hold groups that it owns.
@@ -197,10 +197,10 @@ final class Handover {
         hasBegun = true
         guard hold > .zero, let store else { return done() }
         store.read { [unowned self] stored in
-            build(stored.rings, visit: .copy) { [unowned self] others in
+            builder.build(stored.rings, visit: .copy) { [unowned self] others in
                 for other in others where !isKnown(StoredRing(other)) { add(other, isNew: false) }
-                build(stored.awayRings, visit: .removal) { [unowned self] away in
-                    past += away.flatMap { revisited($0, with: rings.ring) }
+                builder.build(stored.awayRings, visit: .removal) { [unowned self] away in
+                    past += away.flatMap { revisited($0, with: rings.ring.shards) }
                     publish()
                     // Not before: these rings the others know already, and copy by.
                     watchStore()
@@ -213,17 +213,6 @@ final class Handover {
     private func watchStore() {
         store?.watch { [unowned self] entries in
             adopt(entries)
-        }
-    }
-
-    private func build(_ stored: [StoredRing], visit: Visit, _ done: @escaping ([OtherRing]) -> Void) {
-        var built: [OtherRing] = []
-        if stored.isEmpty { return done([]) }
-        for one in stored {
-            builder.build(shards: one.shards, vnodes: one.vnodes) { ring in
-                built.append(OtherRing(ring: ring, visit: visit, shards: one.holders))
-                if built.count == stored.count { done(built) }
-            }
         }
     }
 
@@ -258,6 +247,13 @@ final class Handover {
     func observe(_ state: RunState) {
         draining = state.draining.compactMap { ShardAddress(parsing: $0) }.filter { !rings.ring.shards.contains($0) }
         if !draining.isEmpty { hints.noteUntold() }
+        if state.phase == .copying,
+            past.contains(where: { $0.visit == .removal && !$0.holding.isDisjoint(with: draining) })
+        {
+            // What it holds is about to be given to owners: no push may go by it from now on.
+            past = past.flatMap { $0.visit == .removal ? revisited($0, with: draining) : [$0] }
+            publish()
+        }
         object(to: state)
         guard rings.isReconcileDue || past.contains(where: { $0.visit != .removal }) else { return }
         let known = base ?? state.run
@@ -325,7 +321,7 @@ final class Handover {
         func isNew(_ ring: StoredRing) -> Bool { !isKnown(ring, asCopied: again.contains(ring)) }
         let new = entries.map(\.ring).filter(isNew)
         guard hold > .zero, !new.isEmpty else { return }
-        build(new, visit: .removal) { [unowned self] built in
+        builder.build(new, visit: .removal) { [unowned self] built in
             for other in built where isNew(StoredRing(other)) {
                 if inUse.contains(StoredRing(other)) {
                     add(OtherRing(ring: other.ring, visit: .copy, shards: other.shards), isNew: false)

@@ -97,7 +97,7 @@ final class ReconcileRun {
     }
 
     private func distrusted(_ shard: ShardAddress) {
-        if settings.ring.shards.contains(shard) {
+        if (settings.ring.shards + settings.draining).contains(shard) {
             problem("shard \(shard) does not answer, or has just come back, or has yet to be told what it has missed")
         } else {
             outcome.unreached.append(shard)
@@ -331,6 +331,8 @@ struct RunSettings {
     var ring: Ring
     /// Shards that own nothing but may hold something.
     var others: [ShardAddress]
+    /// Of those, the ones that are being emptied: nothing is settled without them.
+    var draining: [ShardAddress] = []
     /// Groups a second, at most.
     var groupsPerSecond: Int
     /// Of every request to a shard.

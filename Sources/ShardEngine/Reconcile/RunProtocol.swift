@@ -144,6 +144,7 @@ final class RunProtocol {
         RunSettings(
             ring: order.ring,
             others: order.others,
+            draining: order.draining,
             groupsPerSecond: order.groupsPerSecond,
             headers: order.headers,
             untold: { [unowned self] in

@@ -44,6 +44,20 @@ struct StoredRing: Hashable, Sendable {
     func isSame(as other: StoredRing) -> Bool { shards == other.shards && vnodes == other.vnodes }
 }
 
+extension RingBuilder {
+    /// Builds the rings, all of them.
+    func build(_ stored: [StoredRing], visit: Visit, _ done: @escaping ([OtherRing]) -> Void) {
+        var built: [OtherRing] = []
+        if stored.isEmpty { return done([]) }
+        for one in stored {
+            build(shards: one.shards, vnodes: one.vnodes) { ring in
+                built.append(OtherRing(ring: ring, visit: visit, shards: one.holders))
+                if built.count == stored.count { done(built) }
+            }
+        }
+    }
+}
+
 extension OtherRing {
     /// Whether whoever sees to this one need not think of the other.
     func covers(_ other: OtherRing) -> Bool { StoredRing(self).covers(StoredRing(other)) }
