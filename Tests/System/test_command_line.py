@@ -20,11 +20,20 @@ def test_version_and_help():
     for flag in ("-h", "--help"):
         text = run(flag)
         assert text.returncode == 0
-        assert all(word in text.stdout for word in ("check-config", "locate", "serve"))
+        assert all(word in text.stdout for word in ("check-config", "drain", "locate", "reconcile", "serve"))
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--no-such-flag"], ["no-such-command"], ["--log.level=loud"], ["--log.format=xml"]]
+    "arguments",
+    [
+        ["--no-such-flag"],
+        ["no-such-command"],
+        ["--log.level=loud"],
+        ["--log.format=xml"],
+        ["drain"],
+        ["drain", "no shard"],
+        ["reconcile", "--dry-walk"],
+    ],
 )
 def test_usage_errors_are_64_and_said_on_standard_error(arguments):
     result = run(*arguments)
@@ -38,7 +47,8 @@ def test_a_missing_or_bad_file_is_78(tmp_path):
     assert "none.yml" in result.stderr
     bad = tmp_path / "bad.yml"
     bad.write_text("shards: 1\n")
-    assert run(f"--config.file={bad}").returncode == 78
+    for command in ([], ["reconcile"], ["drain", "127.0.0.1:9091"]):
+        assert run(*command, f"--config.file={bad}").returncode == 78
 
 
 def test_check_config(config):

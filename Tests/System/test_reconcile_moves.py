@@ -356,12 +356,17 @@ def test_utf8_names_move_exactly(lab):
     assert (after.code, after.moves) == (0, [])
 
 
-def test_native_histograms_are_not_lost(lab):
-    """The API tells of their count and sum only; whether they move or stay, their buckets must be there."""
-    setup = Setup(lab, program=NEWEST)
+@pytest.mark.parametrize("ordinary", [False, True])
+@pytest.mark.parametrize("program", ["installed", "newest"])
+def test_native_histograms_are_not_lost(lab, program, ordinary):
+    """The API tells of their count and sum only, or of the ordinary buckets that they have too; whether they move or stay,
+    their buckets must be there."""
+    setup = Setup(lab, **({"program": NEWEST} if program == "newest" else {}))
     path = "/metrics/job/native"
     wrong, owner = misplacements(setup.replica, setup.shards, [path])[path]
     native = protobuf.native_histogram(7, 3.5, [1, 2, -1])
+    if ordinary:
+        native += protobuf.histogram(7, 3.5, [(1, 3), (float("inf"), 7)])
     body = protobuf.family("n_latency", "HISTOGRAM", [({"code": "200"}, native)], "Native.")
     setup.push(wrong, path, body, [("Content-Type", protobuf.CONTENT_TYPE)])
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import signal
 import subprocess
 import time
@@ -474,7 +475,9 @@ def test_an_interrupted_drain_goes_on_where_it_was(lab):
 
     done = drain(cluster.idle, leaving)
     assert done.returncode == 0, done
-    assert done.stdout.strip(), "it shows no progress"
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"[1-9]\d* groups to move", lines[2]), lines
+    assert lines[-1] == f"{leaving.address.text} is empty and can be stopped"
     assert scrape.listed(leaving) == []
     assert leaving.address.text not in cluster.consul.passing()
     assert f"{leaving.address.host}_{leaving.address.port}" not in cluster.consul.services()

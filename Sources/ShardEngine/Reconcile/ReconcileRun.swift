@@ -28,6 +28,8 @@ final class ReconcileRun {
     private var outcome = RunOutcome()
     let client: ShardClient
     let places: GroupPlaces
+    /// Families of each shard that have native histograms, as far as anybody has asked since the plan.
+    private var nativeHistograms: [ShardAddress: Set<String>] = [:]
     /// The latest listing of each shard that could be listed.
     var listings: [ShardAddress: ShardListing] = [:]
     /// When the process of each shard was started, as it told before it was listed.
@@ -70,6 +72,7 @@ final class ReconcileRun {
     /// groups lack, so that nothing is moved to it.
     func plan() -> ReconcilePlan {
         listings = [:]
+        nativeHistograms = [:]
         outcome.unreached = []
         let untold = settings.untold()
         if untold == nil { problem("Consul does not tell which shards have missed something") }
@@ -258,7 +261,23 @@ final class ReconcileRun {
         return look.map { listing in
             var listing = listing
             settings.versions.correct(&listing, of: shard)
+            markNativeHistograms(&listing, of: shard)
             return listing
+        }
+    }
+
+    /// What a listing does not tell is left where it is.
+    private func markNativeHistograms(_ listing: inout ShardListing, of shard: ShardAddress) {
+        let histograms = listing.groups.mapValues { copy in
+            copy.families.filter { $0.value.content?.kind == .histogram }.keys
+        }
+        .filter { !$0.value.isEmpty }
+        guard !histograms.isEmpty else { return }
+        let native = nativeHistograms[shard] ?? client.nativeHistograms(of: shard)
+        nativeHistograms[shard] = native
+        for (group, names) in histograms {
+            guard let name = names.first(where: { native?.contains($0) ?? true }) else { continue }
+            listing.groups[group]?.obstacle = "the listing does not tell the native buckets of \(name)"
         }
     }
 

@@ -66,6 +66,23 @@ final class ShardClient {
         }
     }
 
+    /// The names of the families that have native histograms; nil when the shard cannot be asked.
+    func nativeHistograms(of shard: ShardAddress) -> Set<String>? {
+        let request = HTTPRequest(
+            host: shard.host,
+            port: shard.port,
+            target: "/metrics",
+            headers: headers + [("Accept", NativeHistograms.accept)],
+            timeout: ShardClient.listTimeout,
+            bodyLimit: ShardClient.listLimit
+        )
+        guard case .response(let response) = session.send(request), response.status < 500 else { return nil }
+        // One that speaks text alone, or serves its metrics elsewhere, does not tell anybody.
+        let isTold = response.header("Content-Type")?.hasPrefix(NativeHistograms.contentType) == true
+        guard response.status == 200, isTold else { return [] }
+        return response.body.withUnsafeBytes { NativeHistograms.names(in: $0) }
+    }
+
     /// When the shard's process was started, as it tells; nil when it does not. Another time is another process, which may
     /// have lost what it held.
     func startTime(of shard: ShardAddress) -> String? {
