@@ -125,7 +125,7 @@ final class ConsulLock {
         let outcome = session.send(client.request(.get, "\(target(folder))\(query)recurse=1"))
         // 404: there is none.
         guard case .response(let response) = outcome, [200, 404].contains(response.status) else {
-            return .failure(RunFailure("Consul does not tell what earlier runs have pushed"))
+            return .failure(RunFailure("Consul does not tell what earlier runs have left"))
         }
         return .success(
             KeyValueEntry.list(outcome).compactMap { try? JSONDecoder().decode(Value.self, from: $0.value) }

@@ -54,7 +54,7 @@ struct CopyJournal: Codable, Equatable, Sendable {
     }
 
     /// What an owner holds of a group that may be of these pushes, and not of a client's: where the copy, which may have
-    /// missed requests since, is as it was before, it does not matter whose it is, and the newer one is right.
+    /// missed requests since, is as it was before, it does not matter whose it is: the owner's is no older.
     func given(_ names: Set<String>, of held: GroupCopy?, copy: GroupCopy?) -> [String: FamilyCopy] {
         (held?.families ?? [:]).filter { name, family in
             let isOfThatTime = startedAt <= family.pushedAt && family.pushedAt <= writtenAt + CopyJournal.pushTime

@@ -99,12 +99,13 @@ struct CopyPass {
         run.wait(CopyPass.deletionTime)
         // What the shard has missed by now would show as unchanged.
         guard look(), run.mayBelieve(from) else { return false }
+        let given = done.map { ($0.copy.labels, run.ledger.pushedNames(of: $0.copy.labels)) }
+        guard run.noteVersions(given, from: from) else { return false }
         noteFollowed(since: before, ownersTimes(of: contested))
         var replacements: [GroupMove] = []
         for move in done {
             if let replacement = confirm(move) { replacements.append(replacement) }
         }
-        run.noteVersions(of: done.map(\.copy.labels), from: from)
         run.pace(moves.count)
         return replace(replacements)
     }

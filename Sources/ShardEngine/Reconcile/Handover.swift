@@ -30,8 +30,8 @@ final class Handover {
     /// Rings that other replicas have announced, or use, and since when they are known here.
     private var heard: [(other: OtherRing, at: MonotonicTime)] = []
     private var past: [OtherRing] = []
-    /// What was stored when that was last taken in, by key: when.
-    private var adopted: [String: UInt64] = [:]
+    /// What was stored when that was last taken in, by key, with its index; nil before the first time.
+    private var adopted: [String: UInt64]?
     /// Rings that a run has settled a moment ago: a replica that has just started may not know of that, and copy by them.
     private var settled: [OtherRing] = []
     private var suspects: Set<ShardAddress> = []
@@ -315,7 +315,7 @@ final class Handover {
     /// One that is swept here is copied to again if another replica has stored it again: a shard is suspect once more.
     func adopt(_ entries: [RingEntry]) {
         let inUse = Set(entries.filter(\.isInUse).map(\.ring))
-        let again = Set(entries.filter { adopted[$0.key] ?? $0.modifyIndex != $0.modifyIndex }.map(\.ring))
+        let again = Set(entries.filter { adopted != nil && adopted?[$0.key] != $0.modifyIndex }.map(\.ring))
         adopted = Dictionary(entries.map { ($0.key, $0.modifyIndex) }) { first, _ in first }
         heard.removeAll { one in !entries.contains { $0.ring == StoredRing(one.other) && !$0.isInUse } }
         func isNew(_ ring: StoredRing) -> Bool { !isKnown(ring, asCopied: again.contains(ring)) }

@@ -77,7 +77,7 @@ final class Hints {
             // It is stored when Consul is back; no request waits for that.
             if isNew { unstored[shard, default: []].append((hint, {})) }
             done()
-        } else if isNew || !isStored(of: shard) {
+        } else if isNew || !isSomethingStored(of: shard) {
             unstored[shard, default: []].append((hint, done))
             writeNext()
         } else {
@@ -85,9 +85,9 @@ final class Hints {
         }
     }
 
-    /// Whether all is stored that is known here of a shard. Another replica may have told it that, and forgotten it.
-    private func isStored(of shard: ShardAddress) -> Bool {
-        stored.contains(shard) && unstored[shard] == nil && writing?.shard != shard
+    /// Whether something is stored of the shard, or about to be: if not, another replica has told it all and forgotten it.
+    private func isSomethingStored(of shard: ShardAddress) -> Bool {
+        stored.contains(shard) || unstored[shard] != nil || writing?.shard == shard
     }
 
     private func writeNext() {

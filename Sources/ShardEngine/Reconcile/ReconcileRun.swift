@@ -131,6 +131,7 @@ final class ReconcileRun {
         // What shards that are away hold, or lack, they are told when they are back.
         guard missing.allSatisfy(outcome.unreached.contains) else { return false }
         guard listings[from] != nil else { return outcome.unreached.contains(from) || write(nil, from: from) }
+        guard noteVersions(journal.pushes.map { ($0.key, $0.value) }, from: from) else { return false }
         var pass = CopyPass(from: from, after: journal, run: self)
         return pass.carryOut()
     }
@@ -281,18 +282,23 @@ final class ReconcileRun {
         }
     }
 
-    /// Writes down which versions owners have been given, where a shard that is away may have newer ones.
-    func noteVersions(of groups: [GroupLabels], from: ShardAddress) {
-        guard !outcome.unreached.isEmpty else { return }
-        let passed = groups.filter { settings.versions.mayHold($0, outcome.unreached) }
-        for (owner, groups) in Dictionary(grouping: passed, by: places.owner(of:)) {
-            guard let now = latest(owner, alsoWanted: Set(groups)) else { continue }
-            for group in groups {
+    /// Writes down which versions of families owners have been given of a shard's copies, where a shard that cannot be listed
+    /// may have newer ones.
+    ///
+    /// - Returns: whether that could be done.
+    func noteVersions(_ given: [(group: GroupLabels, names: Set<String>)], from: ShardAddress) -> Bool {
+        let away = settings.others.filter { listings[$0] == nil }
+        let passed = away.isEmpty ? [] : given.filter { settings.versions.mayHold($0.group, away) }
+        for (owner, given) in Dictionary(grouping: passed, by: { places.owner(of: $0.group) }) {
+            guard let now = latest(owner, alsoWanted: Set(given.map(\.group))) else { return false }
+            for (group, names) in given {
                 let copy = listings[from]?.groups[group]
-                settings.versions.note(ledger.pushedNames(of: group), of: copy, held: now.groups[group], on: owner)
+                settings.versions.note(names, of: copy, held: now.groups[group], on: owner)
             }
         }
-        if !settings.versions.save() { tell("Consul does not take down what shards that are away may have newer") }
+        if settings.versions.save() { return true }
+        problem("Consul does not take down what shards that are away may have newer")
+        return false
     }
 
     /// Whether another stray copy has a newer version of the family than this shard, which is then the one to be pushed.

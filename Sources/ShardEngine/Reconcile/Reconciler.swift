@@ -132,7 +132,9 @@ private final class ReconcilerWork {
         isRescheduled = false
         let interval = input.configuration.reconcile.interval
         var latest = RunState()
-        guard !input.isSettled || MonotonicTime.now() >= nextRun else { return }
+        // A shard that is away may be drained where it is, which its own rings have to hear of.
+        let isWatched = !input.isSettled || !input.rings.others.isEmpty
+        guard isWatched || MonotonicTime.now() >= nextRun else { return }
         switch runs?.latestState() {
         case .success(let state): latest = state
         case .failure(let failure) where MonotonicTime.now() >= nextRun:

@@ -100,7 +100,10 @@ final class RunProtocol {
         case .acquired: break
         }
         onState(state)
-        defer { lock?.release(state) }
+        defer {
+            lock?.release(state)
+            versions = VersionBook()
+        }
         ringsAtStart = stored
         order.add(stored.map(\.ring))
         let own = StoredRing(order.ring)
@@ -123,7 +126,7 @@ final class RunProtocol {
 
     private func readVersions(_ order: Order) -> Result<Void, RunFailure> {
         (lock?.readVersions() ?? .success(Array(pages.values))).map { pages in
-            versions = VersionBook(pages, rings: order.otherRings + state.storedAwayRings) {
+            versions = VersionBook(pages, rings: Array(Set(order.otherRings + state.storedAwayRings))) {
                 [unowned self] page, key in
                 guard let lock else {
                     self.pages[key] = page

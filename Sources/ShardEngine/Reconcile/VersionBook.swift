@@ -74,7 +74,6 @@ final class VersionBook {
     }
 
     /// Whether one of these shards, which are away, may hold something of a group.
-    ///
     func mayHold(_ group: GroupLabels, _ away: [ShardAddress]) -> Bool {
         let place = path.hash(of: group)
         return built.contains { ring, holders in
