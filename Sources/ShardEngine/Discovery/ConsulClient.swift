@@ -1,4 +1,4 @@
-// Requests to a Consul agent: where it is, who asks, what the paths are. The poller and the registrar each make calls.
+// Requests to a Consul agent: where it is, who asks, what the paths are. Discovery and reconciling make them.
 import FoundationEssentials
 
 /// A service to register, as `PUT /v1/agent/service/register` takes it:

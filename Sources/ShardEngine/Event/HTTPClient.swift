@@ -1,4 +1,4 @@
-// Asynchronous HTTP requests on libevent's evhttp: to Consul, to shards' health checks. Not for pushes.
+// Asynchronous HTTP requests on libevent's evhttp: to Consul, and shardd's own to shards. Not for clients' pushes.
 // A call owns its connection and ends with one outcome; letting go of the call cancels it.
 import CEvent
 import Glibc

@@ -31,7 +31,7 @@ final class ConsulLock {
 
     /// What was last written with the lock; the state of no run when nobody ever has.
     func read() -> Result<RunState, RunFailure> {
-        switch session.send(client.request(.get, "\(keyTarget)raw=1")) {
+        switch session.send(client.request(.get, client.keyTarget([ConsulLock.key], "raw=1"))) {
         case .failed(let reason): return .failure(RunFailure("Consul cannot be asked for the lock: \(reason)"))
         case .response(let response) where response.status == 404: return .success(RunState())
         case .response(let response) where response.status == 200:
@@ -121,8 +121,7 @@ final class ConsulLock {
     }
 
     private func readAll<Value: Decodable>(_ folder: String) -> Result<[Value], RunFailure> {
-        let query = query + (query.isEmpty ? "?" : "&")
-        let outcome = session.send(client.request(.get, "\(target(folder))\(query)recurse=1"))
+        let outcome = session.send(client.request(.get, client.keyTarget([folder, ""], "recurse=1")))
         // 404: there is none.
         guard case .response(let response) = outcome, [200, 404].contains(response.status) else {
             return .failure(RunFailure("Consul does not tell what earlier runs have left"))
@@ -135,7 +134,7 @@ final class ConsulLock {
     private func write<Value: Encodable>(_ value: Value?, _ folder: String, _ name: String) -> Bool {
         guard isHeld else { return false }
         let body = value.flatMap { try? JSONEncoder().encode($0) }.map { Array($0) }
-        let target = "\(target(folder))\(client.escaped(name))\(query)"
+        let target = client.keyTarget([folder, name])
         let request = client.request(body == nil ? .delete : .put, target, body: body ?? [])
         guard case .response(let response) = session.send(request) else { return false }
         return response.status == 200
@@ -149,9 +148,7 @@ final class ConsulLock {
     /// Forgets stored rings, but for those that have been stored again since they were read.
     func removeRings(_ entries: [RingEntry]) {
         let requests = entries.map { entry in
-            let path = entry.key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
-            let target = "/v1/kv/\(path)\(query)\(query.isEmpty ? "?" : "&")cas=\(entry.modifyIndex)"
-            return client.request(.delete, target)
+            client.request(.delete, client.keyTarget(listed: entry.key, "cas=\(entry.modifyIndex)"))
         }
         _ = session.sendAll(requests, atOnce: 4)
     }
@@ -174,7 +171,7 @@ final class ConsulLock {
     /// Whether Consul has done it: no, where somebody else has the lock; nil when it cannot be told.
     private func write(_ state: RunState, _ action: String) -> Bool? {
         guard let id, let body = try? JSONEncoder().encode(state) else { return nil }
-        let request = client.request(.put, "\(keyTarget)\(action)=\(id)", body: Array(body))
+        let request = client.request(.put, client.keyTarget([ConsulLock.key], "\(action)=\(id)"), body: Array(body))
         guard case .response(let response) = session.send(request), response.status == 200 else { return nil }
         return String(decoding: response.body, as: UTF8.self).hasPrefix("true")
     }
@@ -187,21 +184,10 @@ final class ConsulLock {
         _ = session.send(client.request(.put, "/v1/session/destroy/\(id)\(query)"))
     }
 
-    /// The key, with a query that can be added to.
-    static func keyTarget(_ client: ConsulClient) -> String {
-        let query = client.datacenterQuery
-        let name = client.escaped(client.settings.serviceName)
-        return "/v1/kv/shardd/\(name)/reconcile\(query)\(query.isEmpty ? "?" : "&")"
-    }
-
-    private func target(_ folder: String) -> String {
-        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/\(folder)/"
-    }
-
-    private var keyTarget: String { ConsulLock.keyTarget(client) }
-
     private var query: String { client.datacenterQuery }
 
+    /// Of the lock, and the state of the latest run.
+    static let key = "reconcile"
     private static let journalFolder = "copying"
     private static let versionFolder = "versions"
     /// The shortest that Consul allows.

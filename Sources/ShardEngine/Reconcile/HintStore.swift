@@ -28,7 +28,7 @@ final class HintStore {
     /// Stores what a shard has missed; `done` tells whether it is stored.
     func write(_ hints: [Hint], for shard: ShardAddress, _ done: @escaping (Bool) -> Void) -> HTTPCall {
         count += 1
-        let target = "\(folder(shard))\(replica)-\(count)\(client.datacenterQuery)"
+        let target = client.keyTarget([HintStore.folder, shard.text, "\(replica)-\(count)"])
         // A line each: when, a space, and the path.
         let lines = hints.map { Array("\($0.madeAt) ".utf8) + $0.path }
         let body = Array(lines.joined(separator: [HintStore.separator]))
@@ -39,8 +39,7 @@ final class HintStore {
 
     /// What is stored of a shard, by key; nothing when Consul does not tell.
     func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]) -> Void) -> HTTPCall {
-        let query = client.datacenterQuery
-        let target = "\(folder(shard))\(query)\(query.isEmpty ? "?" : "&")recurse=1"
+        let target = client.keyTarget([HintStore.folder, shard.text, ""], "recurse=1")
         return client.call(.get, target, timeout: HintStore.readTimeout) { outcome in
             let hints = KeyValueEntry.list(outcome).map { entry in
                 (entry.key, entry.value.split(separator: HintStore.separator).compactMap { HintStore.hint(Array($0)) })
@@ -51,8 +50,7 @@ final class HintStore {
 
     /// Where the shards that something is stored of are listed.
     static func shardsTarget(_ client: ConsulClient) -> String {
-        let query = client.datacenterQuery
-        return "\(root(client))\(query)\(query.isEmpty ? "?" : "&")keys=1&separator=/"
+        client.keyTarget([folder, ""], "keys=1", "separator=/")
     }
 
     /// The shards of a listing of keys; nil when Consul does not tell.
@@ -68,9 +66,7 @@ final class HintStore {
 
     /// Forgets what has been told.
     func remove(_ key: String, _ done: @escaping () -> Void) -> HTTPCall {
-        let path = key.split(separator: "/").map { client.escaped(String($0)) }.joined(separator: "/")
-        return client.call(.delete, "/v1/kv/\(path)\(client.datacenterQuery)", timeout: HintStore.timeout) { _ in done()
-        }
+        client.call(.delete, client.keyTarget(listed: key), timeout: HintStore.timeout) { _ in done() }
     }
 
     private static func hint(_ line: [UInt8]) -> Hint? {
@@ -79,14 +75,7 @@ final class HintStore {
         return Hint(path: Array(line[(space + 1)...]), madeAt: madeAt)
     }
 
-    private func folder(_ shard: ShardAddress) -> String {
-        "\(HintStore.root(client))\(client.escaped(shard.text))/"
-    }
-
-    private static func root(_ client: ConsulClient) -> String {
-        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/missed/"
-    }
-
+    private static let folder = "missed"
     /// No path has one.
     private static let separator = UInt8(ascii: "\n")
     /// There may be a hundred thousand keys; a shard that is back waits for it.

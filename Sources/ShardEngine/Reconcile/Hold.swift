@@ -4,7 +4,7 @@ extension Configuration {
     /// Whether groups are moved. By the path alone nobody can tell where a group belongs: it has many paths.
     var movesGroups: Bool { reconcile.enabled && hash.key == .group && mode == .forward }
 
-    /// How far apart, at most, replicas may hear of a membership.
+    /// How far apart replicas may hear of a membership: without Consul, as they make their own probes, mostly.
     var replicaLag: TimeSpan {
         let interval = consul?.pollInterval ?? min(check.interval, .seconds(1))
         return TimeSpan(nanoseconds: 2 * interval.nanoseconds + 250_000_000)

@@ -14,7 +14,7 @@ struct Restarts {
     ///
     /// - Parameters:
     ///   - startTime: when its process was started, as it tells; nil when it does not answer.
-    ///   - wasAway: whether it was when the last run ended, perhaps another replica's.
+    ///   - wasAway: whether it was a short time ago, as when the last run ended, perhaps another replica's.
     /// - Returns: whether it may be taken at its word: it has not come back within the last `grace`.
     mutating func isTrusted(_ shard: ShardAddress, startTime: String?, wasAway: Bool, grace: TimeSpan) -> Bool {
         guard var process = known[shard] else {

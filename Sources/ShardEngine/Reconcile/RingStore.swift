@@ -59,7 +59,7 @@ final class RingStore {
     func read(_ done: @escaping (StoredRings) -> Void) {
         call(.get, RingStore.listTarget(client)) { [unowned self] outcome in
             let rings = RingStore.entries(outcome).map(\.ring)
-            let target = ConsulLock.keyTarget(client) + "raw=1"
+            let target = client.keyTarget([ConsulLock.key], "raw=1")
             call(.get, target) { outcome in
                 var stored = StoredRings(rings: rings)
                 if case .response(let response) = outcome, response.status == 200,
@@ -96,22 +96,17 @@ final class RingStore {
             storedAt: wallClockNanoseconds()
         )
         guard let body = try? JSONEncoder().encode(document) else { return nil }
-        return client.request(.put, "\(folder(client))\(key(of: ring))\(client.datacenterQuery)", body: Array(body))
+        return client.request(.put, client.keyTarget([folder, key(of: ring)]), body: Array(body))
     }
 
     /// Where all rings are listed.
     static func listTarget(_ client: ConsulClient) -> String {
-        let query = client.datacenterQuery
-        return "\(folder(client))\(query)\(query.isEmpty ? "?" : "&")recurse=1"
+        client.keyTarget([folder, ""], "recurse=1")
     }
 
     /// What a listing tells.
     static func entries(_ outcome: HTTPOutcome) -> [RingEntry] {
         KeyValueEntry.list(outcome).compactMap { RingEntry($0) }
-    }
-
-    private static func folder(_ client: ConsulClient) -> String {
-        "/v1/kv/shardd/\(client.escaped(client.settings.serviceName))/rings/"
     }
 
     /// The same for the same ring.
@@ -122,6 +117,7 @@ final class RingStore {
         return "\(text.utf8.count)-\(String(hash, radix: 16))"
     }
 
+    private static let folder = "rings"
     /// A start waits for it.
     private static let timeout = TimeSpan.milliseconds(500)
     private static let retryInterval = TimeSpan.milliseconds(500)
