@@ -121,7 +121,9 @@ final class ConsulLock {
     }
 
     private func readAll<Value: Decodable>(_ folder: String) -> Result<[Value], RunFailure> {
-        let outcome = session.send(client.request(.get, client.keyTarget([folder, ""], "recurse=1")))
+        let outcome = session.send(
+            client.request(.get, client.keyTarget([folder, ""], "recurse=1", ConsulClient.current))
+        )
         // 404: there is none.
         guard case .response(let response) = outcome, [200, 404].contains(response.status) else {
             return .failure(RunFailure("Consul does not tell what earlier runs have left"))

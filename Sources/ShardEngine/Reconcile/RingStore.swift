@@ -101,7 +101,7 @@ final class RingStore {
 
     /// Where all rings are listed.
     static func listTarget(_ client: ConsulClient) -> String {
-        client.keyTarget([folder, ""], "recurse=1")
+        client.keyTarget([folder, ""], "recurse=1", ConsulClient.current)
     }
 
     /// What a listing tells.
