@@ -31,7 +31,7 @@ final class ConsulLock {
 
     /// What was last written with the lock; the state of no run when nobody ever has.
     func read() -> Result<RunState, RunFailure> {
-        switch session.send(client.request(.get, client.keyTarget([ConsulLock.key], "raw=1"))) {
+        switch session.send(client.request(.get, client.keyTarget([ConsulLock.key], "raw=1", ConsulClient.current))) {
         case .failed(let reason): return .failure(RunFailure("Consul cannot be asked for the lock: \(reason)"))
         case .response(let response) where response.status == 404: return .success(RunState())
         case .response(let response) where response.status == 200:
