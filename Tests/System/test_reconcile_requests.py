@@ -220,9 +220,7 @@ def test_what_a_shard_misses_is_stored_again_once_consul_is_back(lab):
     """Consul had been away with a shard, and the shard was back first."""
     cluster = Cluster(lab, 3, consul=True, replicas=2)
     gone, (replica, _) = cluster.shards[0], cluster.replicas
-    gone.stop()
-    gone.keep_in(lab.directory / "gone.data").start().wait_ready()
-    wait_until(lambda: all(len(replica.shards()) == 3 for replica in cluster.replicas), "all three are in the ring")
+    cluster.keep_files(gone)
     paths = cluster.owned_by(gone, "/metrics/job/missed", 12)
     for path in paths:
         cluster.request("PUT", path, BODY)
@@ -252,10 +250,7 @@ def test_what_one_replica_pushes_to_a_shard_that_was_only_away_for_another_stays
     cluster = Cluster(lab, 3, consul=True, replicas=2, reconcile={"settle": "4s"})
     restarted = cluster.shards[0]
     paths = cluster.owned_by(restarted, "/metrics/job/quick", 30)
-    restarted.stop()
-    restarted.keep_in(lab.directory / "restarted.data").start().wait_ready()
-    for replica in cluster.replicas:
-        wait_until(lambda: len(replica.shards()) == 3, "all three are in the ring")
+    cluster.keep_files(restarted)
     for path in paths:
         cluster.request("PUT", path, BODY)
     cluster.check_reconciled()
@@ -273,11 +268,7 @@ def test_what_is_moved_past_a_shard_that_is_away_is_not_newer_than_what_that_has
     """It has stood in for another one, left before a run was made, and has the latest pushes when it is back."""
     cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "4s"})
     owner, stand_in, _ = cluster.shards
-    for shard in (owner, stand_in):
-        shard.stop()
-        shard.keep_in(lab.directory / f"{shard.address.port}.data").start().wait_ready()
-    for replica in cluster.replicas:
-        wait_until(lambda: len(replica.shards()) == 3, "all three are in the ring")
+    cluster.keep_files(owner, stand_in)
     owned = cluster.owned_by(owner, "/metrics/job/past", 100)
     by_stand_in = owners(cluster.idle, cluster.shards[1:], owned)
     by_new = owners(cluster.idle, [*cluster.shards, *cluster.spare], owned)
@@ -332,9 +323,7 @@ def test_groups_move_when_the_number_of_points_changes(lab):
 def test_a_shard_that_comes_back_with_its_file_has_missed_nothing(lab, discovery):
     cluster = Cluster(lab, 3, consul=discovery == "consul", replicas=2)
     gone = cluster.shards[0]
-    gone.stop()
-    gone.keep_in(lab.directory / "gone.data").start().wait_ready()
-    wait_until(lambda: all(len(replica.shards()) == 3 for replica in cluster.replicas), "all three are in the ring")
+    cluster.keep_files(gone)
     paths = cluster.owned_by(gone, "/metrics/job/back", 25)
     for path in paths:
         cluster.request("PUT", path, BODY)

@@ -521,8 +521,7 @@ def test_a_drain_forgets_no_shard_that_is_away(lab):
     """One that has joined since the last run, and died: neither Consul names it, nor the file, nor what was settled."""
     cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "8s"})
     gone, leaving = cluster.spare[0], cluster.shards[0]
-    gone.stop()
-    gone.keep_in(lab.directory / "gone.data").start().wait_ready()
+    cluster.keep_files(gone)
     cluster.scale_out()
     paths = cluster.owned_by(gone, "/metrics/job/away", 40)
     for path in paths:

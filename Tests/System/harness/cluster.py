@@ -12,6 +12,7 @@ class Cluster:
     """`spare` shards run but are not in discovery. With `replicas=0` there is one that only has a file."""
 
     def __init__(self, lab, count=3, *, spare=0, consul=False, replicas=1, reconcile=(), arguments=(), **settings):
+        self.directory = lab.directory
         self.consul = lab.consul() if consul else None
         self.oracle = lab.pushgateway()
         self.shards = lab.pushgateways(count, *arguments)
@@ -30,6 +31,15 @@ class Cluster:
 
     def start_replicas(self, count):
         self.replicas += [self.start() for _ in range(count)]
+
+    def keep_files(self, *shards):
+        """From now on these, which are empty yet, come back with what they held."""
+        for shard in shards:
+            shard.stop()
+            shard.keep_in(self.directory / f"{shard.address.host}.data").start().wait_ready()
+        texts = sorted(shard.address.text for shard in self.shards)
+        for replica in self.replicas:
+            wait_until(lambda: replica.shards() == texts, f"the ring is {texts}")
 
     def request(self, method, path, body=b"", by=None):
         """Through a replica, in turn where none is named, and to the oracle."""
