@@ -7,6 +7,7 @@ import time
 import pytest
 
 from harness.net import holds, wait_until
+from harness.reconcile import OFTEN
 
 
 def texts(shards):
@@ -114,6 +115,44 @@ def test_a_deregistered_shard_stays_out_though_consul_hung(lab):
     wait_until(lambda: "Consul names healthy shards again" in replica.log(), "the end of it too", timeout=30)
     holds(lambda: replica.shards() == texts(shards[1:]), "the ring without it", 2)
     assert len(consul.services()) == 2
+
+
+def test_a_consul_that_still_reads_its_log_is_not_believed(lab):
+    """A server that has just started tells, to who does not ask for better, what was once, until it has read its log."""
+    consul = lab.consul("raft_snapshot_threshold = 1000000", is_lasting=True)
+    *shards, gone = gateways = lab.pushgateways(4)
+    for gateway in gateways:
+        consul.register(gateway.address)
+
+    def replica(**options):
+        return lab.shardd(shards, consul=consul, consul_server={"register": False}, reconcile=OFTEN, **options)
+
+    first = replica()
+    wait_until(lambda: first.shards() == texts(gateways), "the ring is of four")
+    paths = [f"/metrics/job/{number}" for number in range(40)]
+    paths = [path for path in paths if first.placement(path) == gone.address.text]
+    assert paths
+    consul.lengthen_log()
+    consul.deregister(gone.address)
+    wait_until(lambda: 'msg="groups are settled" shards=3' in first.log(), "the ring of four is removed", timeout=60)
+    generation = first.generation()
+
+    def is_behind():
+        return consul.has_leader() and gone.address.text in consul.passing()
+
+    consul.stop()
+    consul.start()
+    wait_until(is_behind, "Consul tells of the shard that has gone", every=0.01)
+    second = replica(wait=False)
+    pushes = 0
+    while is_behind():
+        # By the ring of four, they would go to the shard that has gone, or be given to it as well.
+        pushes += sum(first.push(path).status == 200 for path in paths)
+    assert pushes
+    second.wait_ready()
+    wait_until(lambda: second.ring()["source"] == "consul", "the new replica follows Consul")
+    assert [first.generation(), second.generation()] == [generation, 1]
+    assert gone.groups() == []
 
 
 def test_changes_of_state_are_logged_once(lab):

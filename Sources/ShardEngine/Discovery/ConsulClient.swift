@@ -60,7 +60,8 @@ final class ConsulClient {
     /// - Parameter index: with `wait` > 0, the state that is known already: the answer comes when there is another, or
     ///   after `wait`.
     func healthyInstances(since index: ConsulIndex, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
-        var target = healthTarget
+        // Where a state is known, Consul tells of a later one; without one, its answer has to be the latest there is.
+        var target = index.value == 0 ? currentHealthTarget : healthTarget
         var timeout = ConsulClient.timeout
         if settings.wait > .zero {
             target += "&index=\(index.value)&wait=\(settings.wait.nanoseconds / 1_000_000)ms"
@@ -70,8 +71,10 @@ final class ConsulClient {
         return call(.get, target, timeout: timeout, done)
     }
 
-    /// Where the healthy instances of the service are listed.
-    var healthTarget: String {
+    /// Where the healthy instances of the service are listed, for one who does not know of them yet.
+    var currentHealthTarget: String { "\(healthTarget)&\(ConsulClient.consistentRead)" }
+
+    private var healthTarget: String {
         var target = "/v1/health/service/\(escaped(settings.serviceName))?passing=1"
         if let datacenter = settings.datacenter { target += "&dc=\(escaped(datacenter))" }
         if let tag = settings.tag { target += "&tag=\(escaped(tag))" }
@@ -146,6 +149,9 @@ final class ConsulClient {
         }.joined()
     }
 
+    /// As a parameter, has a server that has just become the leader answer once it has read all of its log: before, it tells
+    /// of what was deregistered or removed long ago. https://developer.hashicorp.com/consul/api-docs/features/consistency
+    static let consistentRead = "consistent"
     /// How long an answer that need not wait for anything may take.
     static let timeout = TimeSpan.seconds(5)
     /// Enough for ten thousand instances, and for hints of hundreds of thousands of requests.

@@ -101,7 +101,12 @@ final class ConsulDiscovery {
         guard response.header("X-Consul-Results-Filtered-By-ACLs") != "true" else {
             return failed(.refused, "an ACL hides shards from this token")
         }
-        if index.update(response.header("X-Consul-Index")) { lostState() }
+        if index.update(response.header("X-Consul-Index")) {
+            lostState()
+            // Or it has just started and tells of what was: asked without an index, it answers with the latest.
+            timer?.schedule(after: ConsulDiscovery.expectationInterval)
+            return
+        }
         let body = response.body
         if body == lastBody { return named(lastInstances.shards) }
         // Decoding the answer for a thousand shards takes tens of milliseconds: not on the loop.

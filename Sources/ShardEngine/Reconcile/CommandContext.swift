@@ -47,7 +47,7 @@ final class CommandContext {
     }
 
     private func named(by consul: ConsulClient) throws(RunFailure) -> [ShardAddress] {
-        switch session.send(consul.request(.get, consul.healthTarget)) {
+        switch session.send(consul.request(.get, consul.currentHealthTarget)) {
         case .failed(let reason):
             throw RunFailure("Consul does not name the shards: \(reason)")
         case .response(let response):

@@ -31,7 +31,9 @@ final class ConsulLock {
 
     /// What was last written with the lock; the state of no run when nobody ever has.
     func read() -> Result<RunState, RunFailure> {
-        switch session.send(client.request(.get, client.keyTarget([ConsulLock.key], "raw=1", ConsulClient.current))) {
+        switch session.send(
+            client.request(.get, client.keyTarget([ConsulLock.key], "raw=1", ConsulClient.consistentRead))
+        ) {
         case .failed(let reason): return .failure(RunFailure("Consul cannot be asked for the lock: \(reason)"))
         case .response(let response) where response.status == 404: return .success(RunState())
         case .response(let response) where response.status == 200:
@@ -122,7 +124,7 @@ final class ConsulLock {
 
     private func readAll<Value: Decodable>(_ folder: String) -> Result<[Value], RunFailure> {
         let outcome = session.send(
-            client.request(.get, client.keyTarget([folder, ""], "recurse=1", ConsulClient.current))
+            client.request(.get, client.keyTarget([folder, ""], "recurse=1", ConsulClient.consistentRead))
         )
         // 404: there is none.
         guard case .response(let response) = outcome, [200, 404].contains(response.status) else {

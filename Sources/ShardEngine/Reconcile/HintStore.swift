@@ -39,7 +39,7 @@ final class HintStore {
 
     /// What is stored of a shard, by key; nothing when Consul does not tell.
     func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]) -> Void) -> HTTPCall {
-        let target = client.keyTarget([HintStore.folder, shard.text, ""], "recurse=1", ConsulClient.current)
+        let target = client.keyTarget([HintStore.folder, shard.text, ""], "recurse=1", ConsulClient.consistentRead)
         return client.call(.get, target, timeout: HintStore.readTimeout) { outcome in
             let hints = KeyValueEntry.list(outcome).map { entry in
                 (entry.key, entry.value.split(separator: HintStore.separator).compactMap { HintStore.hint(Array($0)) })
@@ -50,7 +50,7 @@ final class HintStore {
 
     /// Where the shards that something is stored of are listed.
     static func shardsTarget(_ client: ConsulClient) -> String {
-        client.keyTarget([folder, ""], "keys=1", "separator=/", ConsulClient.current)
+        client.keyTarget([folder, ""], "keys=1", "separator=/", ConsulClient.consistentRead)
     }
 
     /// The shards of a listing of keys; nil when Consul does not tell.

@@ -26,10 +26,6 @@ struct KeyValueEntry: Decodable {
 }
 
 extension ConsulClient {
-    /// Has a server that has just become the leader answer once it knows all that was stored: before, it may tell of what was
-    /// removed long ago. https://developer.hashicorp.com/consul/api-docs/features/consistency
-    static let current = "consistent"
-
     /// Where a key of this service is, below `shardd/NAME/`; with an empty last part, a folder.
     func keyTarget(_ parts: [String], _ parameters: String...) -> String {
         keyTarget(["shardd", settings.serviceName] + parts, parameters)

@@ -59,7 +59,7 @@ final class RingStore {
     func read(_ done: @escaping (StoredRings) -> Void) {
         call(.get, RingStore.listTarget(client)) { [unowned self] outcome in
             let rings = RingStore.entries(outcome).map(\.ring)
-            let target = client.keyTarget([ConsulLock.key], "raw=1", ConsulClient.current)
+            let target = client.keyTarget([ConsulLock.key], "raw=1", ConsulClient.consistentRead)
             call(.get, target) { outcome in
                 var stored = StoredRings(rings: rings)
                 if case .response(let response) = outcome, response.status == 200,
@@ -101,7 +101,7 @@ final class RingStore {
 
     /// Where all rings are listed.
     static func listTarget(_ client: ConsulClient) -> String {
-        client.keyTarget([folder, ""], "recurse=1", ConsulClient.current)
+        client.keyTarget([folder, ""], "recurse=1", ConsulClient.consistentRead)
     }
 
     /// What a listing tells.

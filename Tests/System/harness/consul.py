@@ -1,5 +1,6 @@
 """A real Consul agent: in development mode, in which a restart forgets everything, or as a server that keeps its state."""
 
+import base64
 import json
 import os
 import pathlib
@@ -46,6 +47,13 @@ class Consul(Process):
     def wait_ready(self):
         wait_until(self.has_leader, "Consul has a leader", timeout=30)
         return self
+
+    def lengthen_log(self):
+        """By so much that a server takes a second or two to read it when it starts."""
+        value = base64.b64encode(bytes(500)).decode()
+        for number in range(1500):
+            keys = [f"long/{number % 50}/{part}" for part in range(64)]
+            self.call("PUT", "/v1/txn", [{"KV": {"Verb": "set", "Key": key, "Value": value}} for key in keys])
 
     def services(self):
         """The agent's services by ID."""
