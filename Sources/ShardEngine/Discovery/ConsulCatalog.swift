@@ -1,4 +1,4 @@
-// Consul's answers, decoded: the healthy instances of a service, and what an agent has registered.
+// Consul's answers, decoded: the healthy instances of a service, what an agent has registered, and the agent itself.
 // https://developer.hashicorp.com/consul/api-docs/health and .../agent/service
 import FoundationEssentials
 

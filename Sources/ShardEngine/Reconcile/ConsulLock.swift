@@ -1,4 +1,5 @@
-// The lock that keeps runs apart, and what replicas tell each other through it: a key in Consul, held by a session.
+// The lock that keeps runs apart, and what replicas tell each other through it: a key in Consul, held by a session. Beside it
+// are the journal and the version book of runs, which only who has the lock may write.
 // https://developer.hashicorp.com/consul/docs/dynamic-app-config/sessions and .../consul/api-docs/kv
 //
 // The session lives for as long as it is renewed. When it ends without having released the key, Consul lets nobody else
@@ -117,7 +118,7 @@ final class ConsulLock {
     /// What owners have been given while shards were away that may have something newer.
     func readVersions() -> Result<[VersionBook.Page], RunFailure> { readAll(ConsulLock.versionFolder) }
 
-    /// Stores, or removes, a page of that; false when the lock is lost, or Consul does not take it.
+    /// Stores, or removes, a page of the version book; false when the lock is lost, or Consul does not take it.
     func write(_ page: VersionBook.Page?, _ key: VersionBook.PageKey) -> Bool {
         write(page, ConsulLock.versionFolder, "\(key.owner)-\(key.part)")
     }

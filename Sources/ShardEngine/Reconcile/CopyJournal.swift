@@ -12,6 +12,8 @@ struct CopyJournal: Codable, Equatable, Sendable {
         var to: String
         /// The names of the families.
         var families: [String]
+        /// By when the owner had taken them, by its clock, in nanoseconds since 1970; nil when it had not answered yet.
+        var takenBy: Int64?
     }
 
     /// The shard whose copies are pushed, as `host:port`.
@@ -29,14 +31,20 @@ struct CopyJournal: Codable, Equatable, Sendable {
         startTime: String?,
         startedAt: Int64,
         _ pushes: [GroupLabels: Set<String>],
-        owner: (GroupLabels) -> ShardAddress
+        owner: (GroupLabels) -> ShardAddress,
+        takenBy: (GroupLabels) -> Int64? = { _ in nil }
     ) {
         self.from = from.text
         self.startTime = startTime
         self.startedAt = startedAt
         writtenAt = wallClockNanoseconds()
         groups = pushes.map { labels, families in
-            Group(labels: labels.listed, to: owner(labels).text, families: families.sorted())
+            Group(
+                labels: labels.listed,
+                to: owner(labels).text,
+                families: families.sorted(),
+                takenBy: takenBy(labels)
+            )
         }
     }
 
@@ -55,9 +63,11 @@ struct CopyJournal: Codable, Equatable, Sendable {
 
     /// What an owner holds of a group that may be of these pushes, and not of a client's: where the copy, which may have
     /// missed requests since, is as it was before, it does not matter whose it is: the owner's is no older.
-    func given(_ names: Set<String>, of held: GroupCopy?, copy: GroupCopy?) -> [String: FamilyCopy] {
-        (held?.families ?? [:]).filter { name, family in
-            let isOfThatTime = startedAt <= family.pushedAt && family.pushedAt <= writtenAt + CopyJournal.pushTime
+    func given(_ group: Group, of held: GroupCopy?, copy: GroupCopy?) -> [String: FamilyCopy] {
+        let names = Set(group.families)
+        let end = group.takenBy ?? writtenAt + CopyJournal.pushTime
+        return (held?.families ?? [:]).filter { name, family in
+            let isOfThatTime = startedAt <= family.pushedAt && family.pushedAt <= end
             let isAsItWas = (copy?.families[name]?.pushedAt).map { $0 < startedAt } ?? false
             return names.contains(name) && isOfThatTime && !isAsItWas
         }

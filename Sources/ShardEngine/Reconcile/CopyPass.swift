@@ -39,14 +39,15 @@ struct CopyPass {
         self.run = run
         startedAt = journal.startedAt
         startTime = journal.startTime
-        for (group, names) in journal.pushes {
+        for pushed in journal.groups {
+            let group = GroupLabels(listed: pushed.labels)
             let owner = run.places.owner(of: group)
             let held = run.listings[owner]?.groups[group]
-            let given = journal.given(names, of: held, copy: run.listings[from]?.groups[group])
+            let given = journal.given(pushed, of: held, copy: run.listings[from]?.groups[group])
             guard !given.isEmpty else { continue }
             doubtful[group] = Set(given.keys)
             for name in given.keys { run.listings[owner]?.groups[group]?.families[name] = nil }
-            run.ledger.didPush(group, given.keys, at: given.values.map(\.pushedAt).max() ?? 0)
+            run.ledger.didPush(group, given.keys, by: given.values.map(\.pushedAt).max() ?? 0)
         }
         unconfirmed = doubtful
         left = Array(doubtful.keys)
@@ -152,7 +153,7 @@ struct CopyPass {
 
     private mutating func cannotBeMoved(_ group: GroupLabels) {
         guard unconfirmed[group] != nil else { return }
-        if run.listings[from]?.groups[group] == nil { hasVanished(group) } else { isLookedAfter(group) }
+        if run.listings[from]?.groups[group] == nil { hasVanished(group) } else { didLookAfter(group) }
     }
 
     /// Nothing is left to be looked after; false when Consul does not take that.
@@ -171,7 +172,7 @@ struct CopyPass {
         if let startTime, run.client.startTime(of: from) == startTime {
             vanished.insert(group)
         } else {
-            isLookedAfter(group)
+            didLookAfter(group)
         }
     }
 
@@ -187,10 +188,10 @@ struct CopyPass {
             if run.listings[from]?.groups[group] != nil {
                 moveAnew(group)
             } else if !leftovers.contains(group) {
-                isLookedAfter(group)
+                didLookAfter(group)
             } else if hasHadItsAttempts(group) {
                 // Pushes make it anew without a visit to the copy: one could be lost if anything were taken away now.
-                isLookedAfter(group)
+                didLookAfter(group)
             }
         }
         return true
@@ -210,7 +211,7 @@ struct CopyPass {
         return true
     }
 
-    private mutating func isLookedAfter(_ group: GroupLabels) {
+    private mutating func didLookAfter(_ group: GroupLabels) {
         vanished.remove(group)
         unconfirmed[group] = nil
     }
@@ -219,12 +220,14 @@ struct CopyPass {
     private mutating func note(_ moves: [GroupMove]) -> Bool {
         for move in moves { unconfirmed[move.copy.labels, default: []].formUnion(move.families.keys) }
         isWritten = true
+        let due = Set(moves.map(\.copy.labels))
         let journal = CopyJournal(
             from: from,
             startTime: startTime,
             startedAt: startedAt,
             unconfirmed,
-            owner: run.places.owner(of:)
+            owner: run.places.owner(of:),
+            takenBy: { [ledger = run.ledger] in due.contains($0) ? nil : ledger.takenBy($0) }
         )
         if run.write(journal, from: from) { return true }
         run.problem("Consul does not take down what is about to be pushed from \(from)")
@@ -271,7 +274,6 @@ struct CopyPass {
     /// Pushes; returns the moves that were acknowledged.
     private mutating func push(_ moves: [GroupMove]) -> [GroupMove] {
         let answers = run.client.carryOut(moves.map(\.post))
-        let now = wallClockNanoseconds()
         var done: [GroupMove] = []
         var failed: [ShardClient.Order] = []
         for (move, answer) in zip(moves, answers) {
@@ -286,10 +288,11 @@ struct CopyPass {
                 }
             case .failed(let reason):
                 // It may have been.
-                run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
+                let now = wallClockNanoseconds()
+                run.ledger.didPush(move.copy.labels, move.families.keys, by: now, isAnswered: false)
                 run.problem(notTaken(move, reason))
-            case .done(let isChecked):
-                run.ledger.didPush(move.copy.labels, move.families.keys, at: now)
+            case .done(let time, let isChecked):
+                run.ledger.didPush(move.copy.labels, move.families.keys, by: time)
                 if isChecked, move.hasFailed { failed.append(move.failingPost) }
                 done.append(move)
             }
@@ -343,12 +346,13 @@ struct CopyPass {
     private mutating func replace(_ moves: [GroupMove]) -> Bool {
         guard !moves.isEmpty else { return true }
         guard note(moves) else { return false }
-        for move in moves where isReplaced(move) { doubtful[move.copy.labels] = Set(move.families.keys) }
+        for move in moves where replaceWhole(move) { doubtful[move.copy.labels] = Set(move.families.keys) }
         // A push that came in between the look at the owner and the PUT has left what it brought on the copy.
         return look()
     }
 
-    private func isReplaced(_ move: GroupMove) -> Bool {
+    /// Returns whether the owner has taken it.
+    private func replaceWhole(_ move: GroupMove) -> Bool {
         let group = move.copy.labels
         guard move.copy.obstacle == nil, case .success(let listing) = run.look(at: move.owner, alsoWanted: [group])
         else {
@@ -359,9 +363,12 @@ struct CopyPass {
         let foreign = held.map { run.ledger.foreignFamilies(of: $0) } ?? [:]
         let families = move.families.merging(foreign) { $0.version > $1.version ? $0 : $1 }
         let answers = run.client.carryOut([move.put(families)])
-        run.ledger.didPush(group, families.keys, at: wallClockNanoseconds())
         run.ledger.didReplace(group)
-        guard case .done = answers.first else { return false }
+        guard case .done(let time, _) = answers.first else {
+            run.ledger.didPush(group, families.keys, by: wallClockNanoseconds(), isAnswered: false)
+            return false
+        }
+        run.ledger.didPush(group, families.keys, by: time)
         return true
     }
 

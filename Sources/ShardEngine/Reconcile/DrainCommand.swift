@@ -65,10 +65,11 @@ public struct DrainCommand {
             response.status == 200,
             let services = try? JSONDecoder().decode([String: RegisteredService].self, from: Data(response.body))
         else { throw RunFailure("Consul does not tell what is registered") }
-        let service = services.values.first { service in
-            let host = service.address.isEmpty ? nodeAddress(context, consul) : service.address
-            return service.name == consul.settings.serviceName
-                && (ShardAddress(host: host, port: service.port) == shard || service.id == registrationID(shard))
+        let candidates = services.values.filter { $0.name == consul.settings.serviceName }
+        let nodeAddress = try candidates.contains { $0.address.isEmpty } ? nodeAddress(context, consul) : ""
+        let service = candidates.first { service in
+            let host = service.address.isEmpty ? nodeAddress : service.address
+            return ShardAddress(host: host, port: service.port) == shard || service.id == registrationID(shard)
         }
         if let service { return service.id }
         if try context.healthyShards().contains(shard) {
@@ -78,10 +79,10 @@ public struct DrainCommand {
     }
 
     /// Where a service of the agent is that has no address of its own.
-    private func nodeAddress(_ context: CommandContext, _ consul: ConsulClient) -> String {
+    private func nodeAddress(_ context: CommandContext, _ consul: ConsulClient) throws(RunFailure) -> String {
         guard case .response(let response) = context.session.send(consul.request(.get, "/v1/agent/self")),
             let agent = try? JSONDecoder().decode(ConsulAgent.self, from: Data(response.body))
-        else { return "" }
+        else { throw RunFailure("Consul does not tell the agent's address: the token needs agent:read") }
         return agent.member.address
     }
 
@@ -136,10 +137,8 @@ public struct DrainCommand {
             leastLeft = min(leastLeft, left)
             // Another shard may have died a moment ago, and Consul not have noticed yet.
             guard left == 0 || MonotonicTime.now().since(progressAt) < DrainCommand.patience else {
-                for problem in outcome.problems { line(problem) }
-                for shard in outcome.unreached {
-                    line("shard \(shard) does not answer, or has yet to be told what it has missed")
-                }
+                let distrusted = outcome.unreached.map { RunFailure.distrusted($0).reason }
+                for problem in outcome.problems + distrusted { note(problem) }
                 throw RunFailure("\(left) groups cannot be moved from \(shard)")
             }
             if !outcome.problems.isEmpty { context.session.pause(.seconds(1)) { context.runs.isInterrupted } }

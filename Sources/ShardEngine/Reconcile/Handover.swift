@@ -142,7 +142,8 @@ final class Handover {
         hints.noteUntold()
     }
 
-    /// Shards that were away are back, with what they held by an older ring: it is theirs to keep until a run has settled it.
+    /// What these shards, which were away, hold by an older ring counts again, as they are on the ring again or being emptied:
+    /// it is copied to until a run has settled it.
     private func revisited(_ other: OtherRing, with shards: [ShardAddress]) -> [OtherRing] {
         guard let away = other.shards, !away.isDisjoint(with: shards) else { return [other] }
         let back = other.part(away.intersection(shards), .copy)

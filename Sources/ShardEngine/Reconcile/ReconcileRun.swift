@@ -15,7 +15,8 @@ public struct RunOutcome: Equatable, Sendable {
     public var duplicates: Int?
     /// What could not be done.
     public var problems: [String] = []
-    /// Shards off the ring that did not answer.
+    /// Shards off the ring, and not being emptied, that could not be taken at their word: they did not answer, had just come
+    /// back, or had yet to be told what they had missed.
     public var unreached: [ShardAddress] = []
     /// Whether replicas have been told that nothing is left to be moved: they make no more copies.
     public var isSettled = false
@@ -68,8 +69,7 @@ final class ReconcileRun {
         unsweepable = unrecovered
     }
 
-    /// Lists the shards and finds what is not where it belongs. Of a shard that cannot be listed nobody can tell what its
-    /// groups lack, so that nothing is moved to it.
+    /// Lists the shards and finds what is not where it belongs.
     func plan() -> ReconcilePlan {
         listings = [:]
         nativeHistograms = [:]
@@ -101,7 +101,7 @@ final class ReconcileRun {
 
     private func distrusted(_ shard: ShardAddress) {
         if (settings.ring.shards + settings.draining).contains(shard) {
-            problem("shard \(shard) does not answer, or has just come back, or has yet to be told what it has missed")
+            problem(RunFailure.distrusted(shard).reason)
         } else {
             outcome.unreached.append(shard)
         }
@@ -120,18 +120,20 @@ final class ReconcileRun {
         // What it holds can be told when it is back.
         if settings.others.contains(from), client.startTime(of: from) == nil { return }
         _ = plan()
-        guard !isLookedAfter(journal, from) else { return }
+        guard !lookAfter(journal, from) else { return }
         inDoubt.insert(from)
         problem("what an earlier run has pushed from \(from) has yet to be looked after")
     }
 
-    private func isLookedAfter(_ journal: CopyJournal, _ from: ShardAddress) -> Bool {
+    /// Returns whether nothing of it is left to be looked after.
+    private func lookAfter(_ journal: CopyJournal, _ from: ShardAddress) -> Bool {
         let wanted = Set(journal.owners.values).union([from])
         let missing = (settings.ring.shards + settings.others).filter { wanted.contains($0) && listings[$0] == nil }
         // What shards that are away hold, or lack, they are told when they are back.
         guard missing.allSatisfy(outcome.unreached.contains) else { return false }
         guard listings[from] != nil else { return outcome.unreached.contains(from) || write(nil, from: from) }
-        guard noteVersions(journal.pushes.map { ($0.key, $0.value) }, from: from) else { return false }
+        let answering = journal.pushes.filter { listings[places.owner(of: $0.key)] != nil }
+        guard noteVersions(answering.map { ($0.key, $0.value) }, from: from) else { return false }
         var pass = CopyPass(from: from, after: journal, run: self)
         return pass.carryOut()
     }
@@ -147,13 +149,11 @@ final class ReconcileRun {
         if !areWrittenDown { unsweepable.insert(shard) }
     }
 
-    /// Gives owners what strays hold, the copies of each shard together.
+    /// Gives owners, all of which are listed, what strays hold, the copies of each shard together.
     func copy(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
-            let able = strays.filter { listings[$0.to] != nil }
-            if able.count < strays.count { problem("owners of groups on \(from) cannot be asked") }
-            guard !able.isEmpty, !unrecovered.contains(from) else { continue }
-            var pass = CopyPass(from: from, able.map(\.labels), run: self)
+            guard !unrecovered.contains(from) else { continue }
+            var pass = CopyPass(from: from, strays.map(\.labels), run: self)
             if !pass.carryOut() { inDoubt.insert(from) }
         }
         outcome.moved = ledger.confirmedCount

@@ -6,18 +6,32 @@ struct RunLedger {
     private var pushed: [GroupLabels: Push] = [:]
 
     private struct Push {
-        var names: Set<String>
-        /// By this machine's clock, in nanoseconds since 1970.
-        var endedAt: Int64
+        var names: Set<String> = []
+        /// By when the owner has taken the last of them, by its clock, or it was given up, in nanoseconds since 1970.
+        var endedAt: Int64 = 0
+        var isAnswered = false
         /// Whether the copy was looked at since, and had not changed.
         var isConfirmed = false
     }
 
-    /// The owner has taken these families.
-    mutating func didPush(_ group: GroupLabels, _ names: some Sequence<String>, at time: Int64) {
-        pushed[group, default: Push(names: [], endedAt: time)].names.formUnion(names)
-        pushed[group]?.endedAt = time
-        pushed[group]?.isConfirmed = false
+    /// The owner has taken these families, or, where it has not answered, may have.
+    mutating func didPush(
+        _ group: GroupLabels,
+        _ names: some Sequence<String>,
+        by time: Int64,
+        isAnswered: Bool = true
+    ) {
+        var push = pushed[group] ?? Push()
+        push.names.formUnion(names)
+        push.endedAt = time
+        push.isAnswered = isAnswered
+        push.isConfirmed = false
+        pushed[group] = push
+    }
+
+    /// By when the owner has taken the last push of the group; nil when it has not answered.
+    func takenBy(_ group: GroupLabels) -> Int64? {
+        pushed[group].flatMap { $0.isAnswered ? $0.endedAt : nil }
     }
 
     /// A second look has found the family as it was pushed.

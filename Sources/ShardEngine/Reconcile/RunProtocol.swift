@@ -241,7 +241,7 @@ final class RunProtocol {
             return false
         }
         onState(state)
-        // By then nothing that a shard holds has not been compared.
+        // By then all that any shard holds has been compared.
         if phase == .settled, state.unreached.isEmpty { versions.forget() }
         return true
     }

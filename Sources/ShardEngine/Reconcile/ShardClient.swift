@@ -4,8 +4,9 @@
 final class ShardClient {
     /// How a shard took a push or a DELETE.
     enum Answer: Equatable {
-        /// It has done it; whether it has checked the push for consistency first.
-        case done(isChecked: Bool)
+        /// It has done it: by when, by its own clock, in nanoseconds since 1970, and whether it has checked the push for
+        /// consistency first.
+        case done(by: Int64, isChecked: Bool)
         /// It has not: the reason, and whether it would be the same another time.
         case refused(String, isForGood: Bool)
         /// It has not answered, and may have done it or not: the reason.
@@ -77,7 +78,7 @@ final class ShardClient {
             bodyLimit: ShardClient.listLimit
         )
         guard case .response(let response) = session.send(request), response.status < 500 else { return nil }
-        // One that speaks text alone, or serves its metrics elsewhere, does not tell anybody.
+        // One that speaks text alone, or serves its metrics elsewhere, does not tell: most have none, so all would stay for few.
         let isTold = response.header("Content-Type")?.hasPrefix(NativeHistograms.contentType) == true
         guard response.status == 200, isTold else { return [] }
         return response.body.withUnsafeBytes { NativeHistograms.names(in: $0) }
@@ -100,17 +101,19 @@ final class ShardClient {
     /// Has shards do things, several at a time; the answers are in the order of the orders. A shard that has left one
     /// without an answer is not given more: each would take its time.
     func carryOut(_ orders: [Order]) -> [Answer] {
+        var ends = [Int64](repeating: 0, count: orders.count)
         let outcomes = session.sendAll(
             orders.map(request),
             atOnce: ShardClient.atOnce,
             mayStart: { mayGoOn() && !silent.contains(orders[$0].shard) },
             onEnd: { [unowned self] index, outcome in
+                ends[index] = wallClockNanoseconds() + ShardClient.clockMargin
                 if case .failed = outcome { silent.insert(orders[index].shard) }
             }
         )
-        return zip(orders, outcomes).map { order, outcome in
-            if let outcome { return answer(outcome) }
-            let isSilent = silent.contains(order.shard)
+        return orders.indices.map { index in
+            if let outcome = outcomes[index] { return answer(outcome, by: ends[index]) }
+            let isSilent = silent.contains(orders[index].shard)
             let reason = isSilent ? "it has left another request without an answer" : "the run was broken off"
             return .refused(reason, isForGood: false)
         }
@@ -128,12 +131,12 @@ final class ShardClient {
         )
     }
 
-    private func answer(_ outcome: HTTPOutcome) -> Answer {
+    private func answer(_ outcome: HTTPOutcome, by time: Int64) -> Answer {
         switch outcome {
         case .failed(let reason):
             return .failed(reason)
         case .response(let response) where (200..<300).contains(response.status):
-            return .done(isChecked: response.status == 200)
+            return .done(by: time, isChecked: response.status == 200)
         case .response(let response):
             let text = String(decoding: response.body.prefix(200), as: UTF8.self)
             return .refused(
@@ -149,6 +152,8 @@ final class ShardClient {
     /// With its consistency check on, a large Pushgateway takes tens of milliseconds for each.
     private static let orderTimeout = TimeSpan.seconds(10)
     private static let atOnce = 8
+    /// How far a shard's clock may be ahead of this machine's, in nanoseconds.
+    private static let clockMargin: Int64 = 250_000_000
 }
 
 /// When a shard's process was started, by its answer to `/api/v1/status`.
@@ -173,5 +178,10 @@ public struct RunFailure: Error, Equatable, Sendable {
 
     init(_ reason: String) {
         self.reason = reason
+    }
+
+    /// A shard cannot be taken at its word.
+    static func distrusted(_ shard: ShardAddress) -> RunFailure {
+        RunFailure("shard \(shard) does not answer, or has just come back, or has yet to be told what it has missed")
     }
 }

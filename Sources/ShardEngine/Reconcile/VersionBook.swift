@@ -11,7 +11,8 @@ final class VersionBook {
         var groups: [Group]
     }
 
-    /// An owner, and a part of the groups, as a value in Consul may have no more than 512 kB.
+    /// An owner, and a part of its groups: a value in Consul may have no more than 512 kB, so that there is room for some
+    /// 20,000 groups of an owner.
     struct PageKey: Codable, Hashable, Sendable {
         /// The owner, as `host:port`.
         var owner: String
@@ -127,7 +128,7 @@ final class VersionBook {
         return Page(key: key, groups: entries)
     }
 
-    /// No shard has anything that was not compared.
+    /// Forgets all: what every shard holds has been compared.
     func forget() {
         unwritten.formUnion(given.keys)
         given = [:]

@@ -32,14 +32,18 @@ class Cluster:
     def start_replicas(self, count):
         self.replicas += [self.start() for _ in range(count)]
 
+    def wait_for_ring(self):
+        """Waits until all replicas have just these shards on their rings."""
+        texts = sorted(shard.address.text for shard in self.shards)
+        for replica in self.replicas:
+            wait_until(lambda: replica.shards() == texts, f"the ring is {texts}")
+
     def keep_files(self, *shards):
         """From now on these, which are empty yet, come back with what they held."""
         for shard in shards:
             shard.stop()
             shard.keep_in(self.directory / f"{shard.address.host}.data").start().wait_ready()
-        texts = sorted(shard.address.text for shard in self.shards)
-        for replica in self.replicas:
-            wait_until(lambda: replica.shards() == texts, f"the ring is {texts}")
+        self.wait_for_ring()
 
     def request(self, method, path, body=b"", by=None):
         """Through a replica, in turn where none is named, and to the oracle."""
@@ -68,9 +72,7 @@ class Cluster:
         for shard in self.spare:
             self.consul.register(shard.address)
         self.spare = []
-        texts = sorted(shard.address.text for shard in self.shards)
-        for replica in self.replicas:
-            wait_until(lambda: replica.shards() == texts, f"the ring is {texts}")
+        self.wait_for_ring()
 
     def owned_by(self, shard, prefix, count):
         """Paths that a shard owns, on the ring as it is now."""
@@ -84,3 +86,9 @@ class Cluster:
     def check_reconciled(self, timeout=30):
         wait_reconciled([replica for replica in self.replicas if replica.is_running], self.shards, timeout)
         scrape.assert_same(self.oracle, self.shards)
+
+    def has_lost_nothing(self):
+        """Every group of the oracle is whole on some shard, perhaps on two."""
+        copies = [scrape.held(shard) for shard in self.shards]
+        whole = scrape.held(self.oracle).items()
+        return all(any(held.get(group) == families for held in copies) for group, families in whole)

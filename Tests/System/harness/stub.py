@@ -8,6 +8,11 @@ from .net import Address, new_host
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
+def answers(status, body=b""):
+    """Bytes of an answer."""
+    return b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
 class Request:
     def __init__(self, head, body):
         self.head = head

@@ -1,0 +1,118 @@
+"""Requests that come in between the looks and pushes of a run: the later one wins, as on one Pushgateway."""
+
+import time
+
+from harness import scrape
+from harness.http import ask
+from harness.moving import MovingGroup, as_runs_write, push
+from harness.reconcile import reconcile
+
+
+def test_a_group_that_is_deleted_and_made_anew_while_it_moves_has_nothing_of_before(lab):
+    """The DELETE comes between a look and the push that follows it, the POST after the look that finds the copy gone."""
+    group = MovingGroup(lab)
+    group.then("DELETE")
+    group.then("POST", "# TYPE second gauge\nsecond 3\n")
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"second": ['{"value": "3"}']}
+    assert scrape.held(group.wrong) == {}
+
+
+def test_a_group_that_is_deleted_and_made_anew_twice_while_it_moves_has_nothing_of_before(lab):
+    group = MovingGroup(lab)
+    group.then("DELETE")
+    group.then("POST", "third 3\n")
+    group.then("DELETE")
+    group.then("POST", "# TYPE first counter\nfirst 4\n")
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"first": ['{"value": "4"}']}
+    assert scrape.held(group.wrong) == {}
+
+
+def test_nothing_moves_while_a_shard_of_the_ring_cannot_be_listed(lab):
+    """What it holds may be newer, and would be older than what is given to the owner now."""
+    group = MovingGroup(lab)
+    newer = group.shards[2]
+    assert push(newer, group.path, "# TYPE second gauge\nsecond 7\n").status == 200
+
+    def close():
+        raise OSError("closes instead of answering")
+
+    group.after_listings[newer][0] = close
+    assert reconcile(group.replica).code == 1
+    assert scrape.held(group.owner) == {}
+    assert reconcile(group.replica).code == 0
+    assert group.values() == {"first": ['{"value": "1"}'], "second": ['{"value": "7"}']}
+    assert scrape.places(group.shards) == {group.path: [group.owner.address.text]}
+
+
+def test_a_push_wins_though_another_group_of_its_owner_is_deleted(lab):
+    """What the owner was given of one group must not be taken for what it had, as it is listed again for the other one."""
+    group = MovingGroup(lab)
+    assert push(group.wrong, group.other).status == 200
+
+    def requests():
+        group.request("DELETE", group.path)
+        group.request("POST", group.other, "# TYPE second gauge\nsecond 5\n")
+
+    group.after_listings[group.wrong].append(requests)
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values(group.other) == {"first": ['{"value": "1"}'], "second": ['{"value": "5"}']}
+    assert scrape.places(group.shards).keys() == {group.other} and not scrape.held(group.wrong)
+
+
+def test_a_push_wins_that_comes_as_the_owner_is_given_the_whole(lab):
+    """A PUT comes between a look and the push, so that the owner must be given the group anew, and a POST just before."""
+    group = MovingGroup(lab)
+    group.then("PUT", "# TYPE second gauge\nsecond 4\n")
+    group.then("POST", "third 3\n", after=group.owner)
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"second": ['{"value": "4"}'], "third": ['{"value": "3"}']}
+    assert not scrape.held(group.wrong)
+
+
+def test_a_push_wins_that_has_passed_the_copy_by_as_its_shard_was_slow(lab):
+    group = MovingGroup(lab)
+
+    def is_slow():
+        group.request("POST", group.path, "# TYPE second gauge\nsecond 6\n", visits=False)
+        time.sleep(0.6)
+
+    group.after_listings[group.wrong].append(is_slow)
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"first": ['{"value": "1"}'], "second": ['{"value": "6"}']}
+    assert scrape.places(group.shards) == {group.path: [group.owner.address.text]}
+
+
+def test_a_put_that_the_copy_refuses_while_others_are_pushed_stays(lab):
+    """The group is removed from the copy then, as it is void, and not from its owner, which was given it before."""
+    group = MovingGroup(lab)
+    assert push(group.wrong, group.other).status == 200
+
+    def is_slow():
+        time.sleep(1)
+        group.request("PUT", group.path, "# TYPE second gauge\nsecond 6\n", visits=False)
+        assert ask(group.wrong.address, "DELETE", group.path).status == 202
+
+    group.before_pushes[as_runs_write(group.other)] = is_slow
+    done = reconcile(group.replica)
+    assert done.code == 0, done
+    assert group.values() == {"second": ['{"value": "6"}']}
+    assert group.values(group.other) == {"first": ['{"value": "1"}'], "second": ['{"value": "2"}']}
+    assert scrape.held(group.wrong) == {}
+
+
+def test_a_group_made_anew_on_its_owner_alone_loses_no_push(lab):
+    """Where pushes do not visit the copy, none would be seen that came in while something is taken from the owner."""
+    group = MovingGroup(lab)
+    group.then("DELETE")
+    group.then("POST", "third 3\n", visits=False)
+    done = reconcile(group.replica)
+    assert done.code == 1 and f"{group.path.removeprefix('/metrics')} changes too often" in done.errors, done
+    assert group.values()["third"] == ['{"value": "3"}']
+    assert reconcile(group.replica).code == 0
