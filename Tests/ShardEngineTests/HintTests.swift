@@ -84,7 +84,7 @@ import Testing
         #expect(!isVoid(pushedAt: ["05", "15", "25"]))
     }
 
-    @Test func aShardIsUntoldUntilItHasBeenReached() {
+    @Test func aShardThatCannotBeReachedStaysUntold() {
         let loop = EventLoop()
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let hints = Hints(loop: loop, resolver: Resolver(loop: loop), logger: logger)

@@ -1,4 +1,5 @@
 // What runs remember of versions that owners were given while a shard was away.
+import FoundationEssentials
 import Testing
 
 @testable import ShardEngine
@@ -64,11 +65,47 @@ import Testing
 
     @Test func whatCannotBeWrittenIsWrittenLater() {
         var isTaken = false
-        let book = VersionBook { _, _ in isTaken }
+        var pages: [VersionBook.Page] = []
+        let book = VersionBook { page, _ in
+            if isTaken { pages += [page].compactMap { $0 } }
+            return isTaken
+        }
         book.note(["f"], of: copy(pushedAt: 5), held: copy(pushedAt: 9), on: owner)
         #expect(!book.save())
         isTaken = true
         #expect(book.save())
+        #expect(version(VersionBook(pages), pushedAt: 9) == 5)
+    }
+
+    /// Consul takes no value of more than 512 kB.
+    @Test(arguments: [(groups: 3000, families: 40, isFull: false), (groups: 60_000, families: 1, isFull: true)])
+    func pagesHaveAsMuchAsThereIsRoomFor(count: (groups: Int, families: Int, isFull: Bool)) throws {
+        var pages: [VersionBook.PageKey: VersionBook.Page] = [:]
+        let book = VersionBook { page, key in
+            pages[key] = page
+            return true
+        }
+        let names = (0..<count.families).map { "a_metric_family_of_a_usual_name_\($0)" }
+        let content = Family(name: "f", kind: .gauge, help: "", metrics: [])
+        for number in 0..<count.groups {
+            let job = LabelPair(name: "job", value: String(repeating: "j", count: 60))
+            var copy = GroupCopy(
+                labels: GroupLabels([job, LabelPair(name: "instance", value: "host-\(number).example.org")]),
+                wasLastPushSuccessful: true,
+                families: [:]
+            )
+            for name in names {
+                copy.families[name] = FamilyCopy(pushedAt: 1_700_000_000_000_000_000, content: content)
+            }
+            var held = copy
+            for name in names { held.families[name]?.version += 5 }
+            book.note(Set(names), of: copy, held: held, on: owner)
+        }
+        #expect(book.save())
+        #expect(book.isFull == count.isFull)
+        let known = pages.values.reduce(0) { $0 + $1.groups.count }
+        #expect(count.isFull ? known > 25_000 : known == count.groups)
+        for page in pages.values { #expect(try JSONEncoder().encode(page).count < 512 << 10) }
     }
 
     @Test func onlyAShardThatMayHaveTheGroupIsThoughtOf() {

@@ -107,6 +107,23 @@ def test_a_put_that_the_copy_refuses_while_others_are_pushed_stays(lab):
     assert scrape.held(group.wrong) == {}
 
 
+def test_a_push_wins_that_the_copys_shard_takes_as_its_owner_has_died(lab):
+    """Just when the copy was about to be deleted, as its owner had it."""
+    group = MovingGroup(lab)
+
+    def fail_over():
+        group.owner.kill()
+        assert push(group.wrong, group.path, "# TYPE second gauge\nsecond 6\n").status == 200
+
+    # The plan, two looks beside the push, another plan.
+    group.after_listings[group.wrong] += [lambda: None] * 3 + [fail_over]
+    assert reconcile(group.replica).code == 1
+    assert sorted(scrape.held(group.wrong)) == [group.path]
+    group.owner.start().wait_ready()
+    assert reconcile(group.replica).code == 0
+    assert group.values() == {"first": ['{"value": "1"}'], "second": ['{"value": "6"}']}
+
+
 def test_a_group_made_anew_on_its_owner_alone_loses_no_push(lab):
     """Where pushes do not visit the copy, none would be seen that came in while something is taken from the owner."""
     group = MovingGroup(lab)

@@ -73,7 +73,7 @@ struct CopyPass {
         // What was read first is old by now.
         guard look() else { return }
         while !left.isEmpty || !vanished.isEmpty, run.mayGoOn {
-            guard run.mayBelieve(from), let moves = upToDate(nextMoves()) else { return }
+            guard run.mayBelieve([from]), let moves = upToDate(nextMoves()) else { return }
             guard moves.isEmpty || carryOut(moves), lookAfterVanished() else { return }
         }
     }
@@ -99,7 +99,7 @@ struct CopyPass {
         // Before a shard has deleted a group, it has answered already that it has.
         run.wait(CopyPass.deletionTime)
         // What the shard has missed by now would show as unchanged.
-        guard look(), run.mayBelieve(from) else { return false }
+        guard look(), run.mayBelieve([from]) else { return false }
         let given = done.map { ($0.copy.labels, run.ledger.pushedNames(of: $0.copy.labels)) }
         guard run.noteVersions(given, from: from) else { return false }
         noteFollowed(since: before, ownersTimes(of: contested))

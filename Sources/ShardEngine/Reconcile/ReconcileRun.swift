@@ -171,7 +171,7 @@ final class ReconcileRun {
                 let batch = left.prefix(RunSettings.batch(of: strays.count))
                 left = left.dropFirst(batch.count)
                 let covered = batch.filter { isCovered($0, on: from) }
-                delete(covered, on: from)
+                guard deleteWhileOwnersLast(covered, on: from) else { break }
                 for group in Set(batch).subtracting(covered).subtracting(kept) where isThere(group, on: from) {
                     problem("\(places.text(of: group)) on \(from) has something that its owner may lack")
                 }
@@ -181,13 +181,30 @@ final class ReconcileRun {
         outcome.duplicates = ReconcilePlan(listings, places).duplicateCount
     }
 
-    /// Whether a shard can still be taken at its word: of one that has been restarted meanwhile, or was too slow for a
-    /// request, a part of what it holds may be void.
-    func mayBelieve(_ shard: ShardAddress) -> Bool {
-        let isSame = client.startTime(of: shard).map { $0 == processes[shard] } ?? false
-        if isSame, let untold = settings.untold(), !untold.contains(shard) { return true }
-        problem("shard \(shard) has been restarted, or has yet to be told what it has missed")
-        return false
+    /// Deletes copies, some at a time: pushes of an owner that has just died may go to the shard that holds the copy.
+    ///
+    /// - Returns: whether all owners have lasted.
+    private func deleteWhileOwnersLast(_ groups: [GroupLabels], on shard: ShardAddress) -> Bool {
+        var left = groups[...]
+        while !left.isEmpty {
+            let some = left.prefix(RunSettings.deletionsAtOnce)
+            left = left.dropFirst(some.count)
+            guard mayBelieve(Set(some.map(places.owner(of:)))) else { return false }
+            delete(Array(some), on: shard)
+        }
+        return true
+    }
+
+    /// Whether shards can still be taken at their word: of one that has been restarted meanwhile, or was too slow for a
+    /// request, a part of what it holds may be void, or with another shard.
+    func mayBelieve(_ shards: Set<ShardAddress>) -> Bool {
+        let changed = shards.filter { shard in client.startTime(of: shard).map { $0 != processes[shard] } ?? true }
+        // Afterwards: what has failed over from a shard that answered just now, it is known to have missed.
+        let doubted = settings.untold().map { changed.union($0.intersection(shards)) } ?? shards
+        for shard in doubted.sorted() {
+            problem("shard \(shard) has been restarted, or has yet to be told what it has missed")
+        }
+        return doubted.isEmpty
     }
 
     private func isThere(_ group: GroupLabels, on shard: ShardAddress) -> Bool {
@@ -296,9 +313,12 @@ final class ReconcileRun {
                 settings.versions.note(names, of: copy, held: now.groups[group], on: owner)
             }
         }
-        if settings.versions.save() { return true }
-        problem("Consul does not take down what shards that are away may have newer")
-        return false
+        guard settings.versions.save() else {
+            problem("Consul does not take down what shards that are away may have newer")
+            return false
+        }
+        if settings.versions.isFull { tell("too much is moved past shards that are away to take it all down") }
+        return true
     }
 
     /// Whether another stray copy has a newer version of the family than this shard, which is then the one to be pushed.
@@ -348,37 +368,4 @@ final class ReconcileRun {
     func wait(_ time: TimeSpan) {
         session.pause(time)
     }
-}
-
-/// What a run goes by.
-struct RunSettings {
-    /// By which groups have their owners; not empty.
-    var ring: Ring
-    /// Shards that own nothing but may hold something.
-    var others: [ShardAddress]
-    /// Of those, the ones that are being emptied: nothing is settled without them.
-    var draining: [ShardAddress] = []
-    /// Groups a second, at most.
-    var groupsPerSecond: Int
-    /// Of every request to a shard.
-    var headers: [(name: String, value: String)]
-    /// Shards of which a part of what they hold is void, since they have yet to be told what they have missed; nil when
-    /// that cannot be known.
-    var untold: () -> Set<ShardAddress>? = { [] }
-    /// Whether a shard may be taken at its word, by when its process was started, as it tells.
-    var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
-    /// Which versions owners have been given.
-    var versions = VersionBook()
-    /// Writes down what is about to be pushed of a shard's copies, and, given nil, forgets it; tells whether it could.
-    var journal: (CopyJournal?, ShardAddress) -> Bool = { _, _ in true }
-    /// Whether this is still the one to change anything.
-    var mayGoOn: () -> Bool = { true }
-
-    /// How many of a shard's strays are seen to between two looks: what was read must not be old when it is pushed, and a
-    /// look at a large shard takes its time.
-    static func batch(of strays: Int) -> Int { min(max(strays / 10, 200), 500) }
-    /// Problems that are told of one run.
-    static let problemLimit = 20
-    /// Groups that can be left where they are; all replicas are told them.
-    static let keptLimit = 20_000
 }

@@ -8,11 +8,12 @@ final class VersionBook {
     /// What is written down under one key.
     struct Page: Codable, Equatable, Sendable {
         var key: PageKey
+        /// Of families, none twice.
+        var names: [String]
         var groups: [Group]
     }
 
-    /// An owner, and a part of its groups: a value in Consul may have no more than 512 kB, so that there is room for some
-    /// 20,000 groups of an owner.
+    /// An owner, and a part of its groups: a value in Consul may have no more than 512 kB.
     struct PageKey: Codable, Hashable, Sendable {
         /// The owner, as `host:port`.
         var owner: String
@@ -24,12 +25,12 @@ final class VersionBook {
     struct Group: Codable, Equatable, Sendable {
         /// The grouping labels, each a name and a value.
         var labels: [[String]]
-        /// By name, of each family when it was pushed to the owner and the version that it was: both in nanoseconds since
-        /// 1970.
-        var families: [String: [Int64]]
+        /// Each when families were pushed to the owner and the version that they were, both in nanoseconds since 1970, and
+        /// then the places of these families' names among those of the page.
+        var families: [[Int64]]
     }
 
-    private struct Given: Equatable {
+    private struct Given: Hashable {
         /// By the owner's clock.
         var pushedAt: Int64
         var version: Int64
@@ -37,6 +38,8 @@ final class VersionBook {
 
     private var given: [PageKey: [GroupLabels: [String: Given]]] = [:]
     private var unwritten: Set<PageKey> = []
+    /// Whether a page has had more than there is room for, which the next run will not know of.
+    private(set) var isFull = false
     private let path = GroupPath()
     private let rings: [StoredRing]
     private lazy var built = rings.map { (Ring(shards: $0.shards, vnodes: $0.vnodes), Set($0.holding)) }
@@ -51,9 +54,10 @@ final class VersionBook {
         self.write = write
         for page in pages {
             for group in page.groups {
-                given[page.key, default: [:]][GroupLabels(listed: group.labels)] = group.families.compactMapValues {
-                    $0.count == 2 ? Given(pushedAt: $0[0], version: $0[1]) : nil
-                }
+                given[page.key, default: [:]][GroupLabels(listed: group.labels)] = VersionBook.families(
+                    group,
+                    page.names
+                )
             }
         }
     }
@@ -122,10 +126,39 @@ final class VersionBook {
 
     private func page(_ key: PageKey) -> Page? {
         guard let groups = given[key], !groups.isEmpty else { return nil }
-        let entries = groups.map { group, families in
-            Group(labels: group.listed, families: families.mapValues { [$0.pushedAt, $0.version] })
+        var page = Page(key: key, names: [], groups: [])
+        var places: [String: Int64] = [:]
+        var size = 0
+        for (group, families) in groups {
+            size += CopyJournal.size(of: group, [])
+            var named: [Given: [Int64]] = [:]
+            for (name, given) in families {
+                if places[name] == nil {
+                    places[name] = Int64(page.names.count)
+                    page.names.append(name)
+                    size += name.utf8.count + 3
+                }
+                named[given, default: []].append(places[name] ?? 0)
+            }
+            size += named.values.reduce(0) { $0 + 45 + 7 * $1.count }
+            guard size < VersionBook.pageLimit else {
+                isFull = true
+                break
+            }
+            let entries = named.map { given, places in [given.pushedAt, given.version] + places.sorted() }
+            page.groups.append(Group(labels: group.listed, families: entries))
         }
-        return Page(key: key, groups: entries)
+        return page
+    }
+
+    private static func families(_ group: Group, _ names: [String]) -> [String: Given] {
+        var families: [String: Given] = [:]
+        for entry in group.families where entry.count > 2 {
+            for place in entry.dropFirst(2) where names.indices.contains(Int(place)) {
+                families[names[Int(place)]] = Given(pushedAt: entry[0], version: entry[1])
+            }
+        }
+        return families
     }
 
     /// Forgets all: what every shard holds has been compared.
@@ -136,4 +169,6 @@ final class VersionBook {
     }
 
     private static let partCount: UInt32 = 16
+    /// About how many bytes a page may have: some thousand groups.
+    private static let pageLimit = 400_000
 }
