@@ -59,6 +59,28 @@ def test_a_drained_shard_gets_no_more_copies(lab):
     cluster.check_reconciled()
 
 
+def test_a_drain_waits_for_a_replica_that_has_started_in_its_midst(lab):
+    """It does not know the run, and so copies by the ring of before until it has seen another."""
+    cluster = Cluster(lab, 3, consul=True, replicas=1, reconcile={"settle": "30s", "groups_per_second": 100})
+    leaving = cluster.shards[0]
+    paths = cluster.owned_by(leaving, "/metrics/job/left", 300)
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    command = [BINARY, "drain", f"--config.file={cluster.idle.config_path}", leaving.address.text]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            wait_until(lambda: len(scrape.listed(leaving)) < len(paths), "copies are deleted", 30, every=0.005)
+            cluster.start_replicas(1)
+            output = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert child.returncode == 0 and "is empty and can be stopped" in output[0], output
+    for path in paths:
+        cluster.request("PUT", path, BODY, by=cluster.replicas[1])
+    assert scrape.held(leaving) == {}
+    cluster.shards.remove(leaving)
+
+
 def test_a_drain_without_consul_waits_until_replicas_have_the_new_ring(lab):
     cluster = Cluster(lab, 3, replicas=1)
     leaving, *others = cluster.shards

@@ -1,6 +1,8 @@
 """Pushes and deletes while groups are to be moved, or are moving, and what a shard that was away has missed."""
 
+import base64
 import itertools
+import json
 import signal
 import subprocess
 import threading
@@ -242,6 +244,25 @@ def test_what_a_shard_misses_is_stored_again_once_consul_is_back(lab):
     replica.kill()
     gone.start().wait_ready()
     cluster.check_reconciled()
+
+
+def test_what_a_shard_misses_is_stored_whatever_its_length(lab):
+    """Consul takes no value of more than 512 kB: all that had to wait for it does not go into one."""
+    cluster = Cluster(lab, 3, consul=True, replicas=1)
+    gone = cluster.shards[0]
+    paths = cluster.owned_by(gone, "/metrics/job/long/text/" + 1500 * "x", 450)
+    gone.stop()
+    cluster.consul.pause()
+    for path in paths:
+        cluster.request("PUT", path, "first 1\n")
+    cluster.consul.resume()
+
+    def stored():
+        answer = ask(cluster.consul.address, "GET", "/v1/kv/shardd/pushgateway/missed/?recurse=1")
+        values = [base64.b64decode(entry["Value"]) for entry in json.loads(answer.body)] if answer.status == 200 else []
+        return {line.split(b" ")[1].decode() for value in values for line in value.splitlines()}
+
+    wait_until(lambda: stored() == set(paths), "all is stored", 10)
 
 
 @pytest.mark.parametrize("since", ["PUT", "POST"])

@@ -178,7 +178,7 @@ final class Handover {
 
     /// A shard that was suspect answers again; `done` is called once it has been told what it has missed.
     func answers(_ shard: ShardAddress, _ done: @escaping () -> Void) {
-        hints.deliver(to: shard) { [unowned self] in
+        hints.catchUp(shard) { [unowned self] in
             suspects.remove(shard)
             // While it was told, it may have missed more.
             hints.noteUntold()

@@ -22,7 +22,8 @@ final class HintDelivery {
     /// By path, when the last request was made.
     private var missed: [[UInt8]: Int64]
     private var left: [Correction] = []
-    private var looksLeft = 2
+    /// At what the shard holds.
+    var looksLeft = 2
     private var pause: Timer?
     /// When the shard's process was started, in nanoseconds since 1970.
     private var startedAt: Int64 = 0

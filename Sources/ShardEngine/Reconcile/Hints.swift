@@ -42,6 +42,8 @@ final class Hints {
     private var deliveries: [ShardAddress: HintDelivery] = [:]
     /// What waits for another delivery, after the one under way, which need not tell all.
     private var waiting: [ShardAddress: [() -> Void]] = [:]
+    /// Shards that could not be told all at the last attempt.
+    private var unreached: Set<ShardAddress> = []
     /// Whether a shard takes part, so that it is told soon of what it has missed while it did.
     var isInUse: (ShardAddress) -> Bool = { _ in false }
     /// Is told which shards there are hints for, at each change.
@@ -72,7 +74,8 @@ final class Hints {
                 metadata: ["shard": "\(shard)"]
             )
         }
-        guard store != nil else { return done() }
+        // Consul would not take so long a path, and others must not wait for it.
+        guard store != nil, path.count < Hints.batchSize else { return done() }
         if isStoreAway {
             // It is stored when Consul is back; no request waits for that.
             if isNew { unstored[shard, default: []].append((hint, {})) }
@@ -101,7 +104,7 @@ final class Hints {
             for hint in left { hint.done() }
             return
         }
-        let batch = Array(waiting.prefix(Hints.batch))
+        let batch = Hints.batch(of: waiting)
         unstored[shard] = waiting.count > batch.count ? Array(waiting.dropFirst(batch.count)) : nil
         let call = store.write(batch.map(\.hint), for: shard) { [unowned self] isStored in
             writing = nil
@@ -122,13 +125,25 @@ final class Hints {
         retry?.schedule(after: Hints.retryInterval)
     }
 
+    /// Tells a shard that is back what it has missed, and what it misses while it is told, until next to nothing is left:
+    /// what it gets before it knows of a PUT has to be told apart from what that has made void.
+    func catchUp(_ shard: ShardAddress, rounds: Int = Hints.rounds, _ done: @escaping () -> Void) {
+        deliver(to: shard, looks: rounds == Hints.rounds ? 2 : 1) { [unowned self] in
+            let isSomethingLeft = stored.contains(shard) || hints[shard]?.isEmpty == false
+            guard isSomethingLeft, rounds > 1, !unreached.contains(shard) else { return done() }
+            catchUp(shard, rounds: rounds - 1, done)
+        }
+    }
+
     /// Removes from the shard what it has missed the end of; `done` is called, now or later, when nothing is left or it
     /// cannot be reached: then it is remembered on.
-    func deliver(to shard: ShardAddress, _ done: @escaping () -> Void) {
+    ///
+    /// - Parameter looks: at what it holds; what comes of its sockets late, only a second one sees.
+    func deliver(to shard: ShardAddress, looks: Int = 2, _ done: @escaping () -> Void) {
         guard deliveries[shard] == nil else { return waiting[shard, default: []].append(done) }
         if writing?.shard == shard {
             // What is stored after the delivery has read would be told at the next return.
-            return afterWrite.append { [unowned self] in deliver(to: shard, done) }
+            return afterWrite.append { [unowned self] in deliver(to: shard, looks: looks, done) }
         }
         let missed = hints.removeValue(forKey: shard) ?? [:]
         let unstored = self.unstored.removeValue(forKey: shard) ?? []
@@ -136,6 +151,7 @@ final class Hints {
         guard store != nil || !missed.isEmpty else { return done() }
         let delivery = HintDelivery(to: shard, missed, headers: headers, store: store, loop: loop, resolver: resolver)
         delivery.unstored = unstored.map(\.hint)
+        delivery.looksLeft = looks
         deliveries[shard] = delivery
         delivery.onEnd = [{ [unowned self] in delivered(delivery) }, done]
         noteUntold()
@@ -144,6 +160,7 @@ final class Hints {
 
     private func delivered(_ delivery: HintDelivery) {
         deliveries[delivery.shard] = nil
+        if delivery.failed.isEmpty { unreached.remove(delivery.shard) } else { unreached.insert(delivery.shard) }
         if delivery.toldCount > 0 {
             logger.info(
                 "shard has been told what it has missed",
@@ -182,10 +199,26 @@ final class Hints {
         for shard in untold where deliveries[shard] == nil && isInUse(shard) { deliver(to: shard) {} }
     }
 
+    /// The first of these, as many as fit into one of Consul's values.
+    private static func batch(of waiting: [(hint: Hint, done: () -> Void)]) -> [(hint: Hint, done: () -> Void)] {
+        var size = 0
+        return Array(
+            waiting.prefix(Hints.batch).prefix { entry in
+                let isRoomLeft = size < Hints.batchSize
+                size += entry.hint.path.count + 24
+                return isRoomLeft
+            }
+        )
+    }
+
+    /// How often a shard that is back is told in a row.
+    private static let rounds = 10
     /// Groups that are remembered for one shard, at most.
     private static let limit = 100_000
     /// Paths that are stored under one key, at most.
     private static let batch = 500
+    /// Bytes after which no more paths are stored under one key: Consul takes 512 kB.
+    private static let batchSize = 256 << 10
     private static let retryInterval = TimeSpan.milliseconds(500)
     private static let tellingPause = TimeSpan.seconds(1)
 }

@@ -77,6 +77,12 @@ final class RunProtocol {
         return (run.plan().strays, run.result.problems)
     }
 
+    /// Whether replicas may give a shard copies, by a ring that is not settled, or that cannot be told.
+    func isRemembered(_ shard: ShardAddress) -> Bool {
+        guard let lock else { return false }
+        return lock.storedRings()?.contains { $0.ring.shards.contains(shard) } ?? true
+    }
+
     /// Performs a run, if nobody else is at one.
     func perform(_ order: Order, onPlan: ([Stray]) -> Void = { _ in }) -> Ending {
         var order = order
