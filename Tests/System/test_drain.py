@@ -108,7 +108,7 @@ def test_a_drain_forgets_no_shard_that_is_away(lab):
     paths = cluster.owned_by(gone, "/metrics/job/away", 40)
     for path in paths:
         cluster.request("PUT", path, BODY)
-    time.sleep(0.3)
+    gone.wait_persisted()
     gone.kill()
     for replica in cluster.replicas:
         wait_until(lambda: len(replica.shards()) == 3, "the killed shard has left the ring")

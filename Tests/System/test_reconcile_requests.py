@@ -348,7 +348,7 @@ def test_a_shard_that_comes_back_with_its_file_has_missed_nothing(lab, discovery
     paths = cluster.owned_by(gone, "/metrics/job/back", 25)
     for path in paths:
         cluster.request("PUT", path, BODY)
-    time.sleep(0.3)
+    gone.wait_persisted()
     gone.kill()
     others = cluster.shards[1:]
 

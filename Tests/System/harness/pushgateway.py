@@ -28,9 +28,22 @@ class Pushgateway(Process):
 
     def keep_in(self, file):
         """From its next start on it keeps its groups in a file, in which a push is soon."""
+        self.file = pathlib.Path(file)
         self.argv.remove("--persistence.file=")
         self.argv += [f"--persistence.file={file}", "--persistence.interval=20ms"]
         return self
+
+    def wait_persisted(self):
+        """Until its file has all that it has taken by now. It is written after each request, a DELETE of nothing too; the
+        first time it may have been begun before."""
+
+        def written_at():
+            return self.file.stat().st_mtime_ns if self.file.exists() else None
+
+        for _ in range(2):
+            before = written_at()
+            assert ask(self.address, "DELETE", "/metrics/job/nothing", headers=self.headers).status == 202
+            wait_until(lambda: written_at() != before, f"{self.name} has written its file", every=0.005)
 
     def is_ready(self):
         try:

@@ -17,8 +17,6 @@ FIRST = "abc"
 PERSISTENT = "aceg"
 FEWEST_SHARDS = 2
 MOST_SHARDS = 6
-# A push is in the file within so much time.
-PERSISTED_SECONDS = 0.3
 CHECK = {"interval": "1s", "timeout": "1s", "fall": 2, "rise": 1}
 
 
@@ -139,7 +137,7 @@ class World:
             running = [replica for index, replica in enumerate(self.replicas) if self.up[index]]
             for replica in running:
                 replica.pause()
-            time.sleep(PERSISTED_SECONDS)
+            self.gateways[name].wait_persisted()
             self.gateways[name].kill()
             for replica in running:
                 replica.resume()
