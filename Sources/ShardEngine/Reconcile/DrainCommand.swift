@@ -122,9 +122,14 @@ public struct DrainCommand {
         var progressAt = MonotonicTime.now()
         var outcome = RunOutcome()
         while true {
-            let left = try groupCount(context)
-            if left == 0, outcome.isSettled, try isForgotten(context) { return }
-            if left == 0, MonotonicTime.now().since(progressAt) >= DrainCommand.patience {
+            var left = try groupCount(context)
+            if left == 0, outcome.isSettled {
+                waitForReplicas(context)
+                left = try groupCount(context)
+                // One that has started during the run knows nothing of it, and tells others of the rings by which it copies.
+                if left == 0, !context.runs.isInterrupted, !context.runs.isRemembered(shard) { return }
+            }
+            if left == 0, !outcome.isSettled, MonotonicTime.now().since(progressAt) >= DrainCommand.patience {
                 for problem in outcome.problems { note(problem) }
                 return note("until a run is settled, replicas go on to make copies on \(shard): stop it soon")
             }
@@ -143,14 +148,6 @@ public struct DrainCommand {
             }
             if !outcome.problems.isEmpty { context.session.pause(.seconds(1)) { context.runs.isInterrupted } }
         }
-    }
-
-    /// Whether no replica gives the shard copies any more. One that has started during the run knows nothing of it, and tells
-    /// others of the rings by which it copies.
-    private func isForgotten(_ context: CommandContext) throws(RunFailure) -> Bool {
-        waitForReplicas(context)
-        guard !context.runs.isRemembered(shard) else { return false }
-        return try groupCount(context) == 0
     }
 
     private func groupCount(_ context: CommandContext) throws(RunFailure) -> Int {

@@ -13,6 +13,12 @@ struct Hint: Equatable, Sendable {
 
 /// Groups to remove from shards that were away; loop-confined.
 final class Hints {
+    private struct Waiting {
+        /// At what the shard holds.
+        var looks = 1
+        var done: [() -> Void] = []
+    }
+
     private let loop: EventLoop
     private let resolver: Resolver
     private let logger: Logger
@@ -41,7 +47,9 @@ final class Hints {
     private var retry: Timer?
     private var deliveries: [ShardAddress: HintDelivery] = [:]
     /// What waits for another delivery, after the one under way, which need not tell all.
-    private var waiting: [ShardAddress: [() -> Void]] = [:]
+    private var waiting: [ShardAddress: Waiting] = [:]
+    /// What is to be called once a shard that is back has been told what it has missed meanwhile, too.
+    private var catchingUp: [ShardAddress: [() -> Void]] = [:]
     /// Shards that could not be told all at the last attempt.
     private var unreached: Set<ShardAddress> = []
     /// Whether a shard takes part, so that it is told soon of what it has missed while it did.
@@ -127,11 +135,20 @@ final class Hints {
 
     /// Tells a shard that is back what it has missed, and what it misses while it is told, until next to nothing is left:
     /// what it gets before it knows of a PUT has to be told apart from what that has made void.
-    func catchUp(_ shard: ShardAddress, rounds: Int = Hints.rounds, _ done: @escaping () -> Void) {
-        deliver(to: shard, looks: rounds == Hints.rounds ? 2 : 1) { [unowned self] in
-            let isSomethingLeft = stored.contains(shard) || hints[shard]?.isEmpty == false
-            guard isSomethingLeft, rounds > 1, !unreached.contains(shard) else { return done() }
-            catchUp(shard, rounds: rounds - 1, done)
+    func catchUp(_ shard: ShardAddress, _ done: @escaping () -> Void) {
+        catchingUp[shard, default: []].append(done)
+        guard catchingUp[shard]?.count == 1 else { return }
+        catchUp(shard, looks: 2, until: loop.now.advanced(by: Hints.catchUpTime))
+    }
+
+    private func catchUp(_ shard: ShardAddress, looks: Int, until deadline: MonotonicTime) {
+        deliver(to: shard, looks: looks) { [unowned self] in
+            let isBeingTold = deliveries[shard] != nil
+            let isSomethingLeft = isBeingTold || stored.contains(shard) || hints[shard]?.isEmpty == false
+            if isSomethingLeft, !unreached.contains(shard), MonotonicTime.now() < deadline {
+                return catchUp(shard, looks: 1, until: deadline)
+            }
+            for done in catchingUp.removeValue(forKey: shard) ?? [] { done() }
         }
     }
 
@@ -140,7 +157,11 @@ final class Hints {
     ///
     /// - Parameter looks: at what it holds; what comes of its sockets late, only a second one sees.
     func deliver(to shard: ShardAddress, looks: Int = 2, _ done: @escaping () -> Void) {
-        guard deliveries[shard] == nil else { return waiting[shard, default: []].append(done) }
+        guard deliveries[shard] == nil else {
+            let known = waiting[shard] ?? Waiting()
+            waiting[shard] = Waiting(looks: max(known.looks, looks), done: known.done + [done])
+            return
+        }
         if writing?.shard == shard {
             // What is stored after the delivery has read would be told at the next return.
             return afterWrite.append { [unowned self] in deliver(to: shard, looks: looks, done) }
@@ -177,7 +198,7 @@ final class Hints {
         }
         noteUntold()
         if let waiting = waiting.removeValue(forKey: delivery.shard) {
-            deliver(to: delivery.shard) { for done in waiting { done() } }
+            deliver(to: delivery.shard, looks: waiting.looks) { for done in waiting.done { done() } }
         }
     }
 
@@ -211,8 +232,8 @@ final class Hints {
         )
     }
 
-    /// How often a shard that is back is told in a row.
-    private static let rounds = 10
+    /// How long a shard that is back may be told anew of what it has missed in the meantime.
+    private static let catchUpTime = TimeSpan.seconds(2)
     /// Groups that are remembered for one shard, at most.
     private static let limit = 100_000
     /// Paths that are stored under one key, at most.

@@ -131,21 +131,19 @@ final class VersionBook {
         var size = 0
         for (group, families) in groups {
             size += CopyJournal.size(of: group, [])
-            var named: [Given: [Int64]] = [:]
-            for (name, given) in families {
-                if places[name] == nil {
-                    places[name] = Int64(page.names.count)
-                    page.names.append(name)
-                    size += name.utf8.count + 3
-                }
-                named[given, default: []].append(places[name] ?? 0)
-            }
-            size += named.values.reduce(0) { $0 + 45 + 7 * $1.count }
+            let new = families.keys.filter { places[$0] == nil }
+            let versions = Set(families.values)
+            size += new.reduce(45 * versions.count + 7 * families.count) { $0 + $1.utf8.count + 3 }
             guard size < VersionBook.pageLimit else {
                 isFull = true
                 break
             }
-            let entries = named.map { given, places in [given.pushedAt, given.version] + places.sorted() }
+            for (place, name) in zip(page.names.count..., new) { places[name] = Int64(place) }
+            page.names += new
+            let entries = versions.map { version in
+                [version.pushedAt, version.version]
+                    + families.filter { $0.value == version }.keys.compactMap { places[$0] }
+            }
             page.groups.append(Group(labels: group.listed, families: entries))
         }
         return page
