@@ -106,6 +106,28 @@ import Testing
         #expect(untold == [[shard]])
     }
 
+    @Test func aShardIsToldWhatItMissesWhileItIsTold() {
+        let loop = EventLoop()
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let hints = Hints(loop: loop, resolver: Resolver(loop: loop), logger: logger)
+        var untold: Set<ShardAddress> = []
+        hints.onUntold = { untold = $0 }
+        let nothing = #"{"status":"success","data":[]}"#
+        let shard = ScriptedShard { _, _ in .send("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + nothing) }
+        defer { shard.stop() }
+        hints.add(shard.address, path: path) {}
+        var ended = 0
+        hints.catchUp(shard.address) { ended += 1 }
+        hints.add(shard.address, path: Array("/metrics/job/missed/since".utf8)) {}
+        // It does not begin again.
+        hints.catchUp(shard.address) { ended += 1 }
+        while ended < 2 { loop.turn() }
+        #expect(untold.isEmpty)
+        // Two looks, and then one.
+        let asked = shard.requests.map { $0.split(separator: " ")[1] }
+        #expect(asked == ["status", "metrics", "metrics", "status", "metrics"].map { "/api/v1/\($0)" })
+    }
+
     @Test func whatItDoesNotHoldNeedNotGo() {
         let listing = Array(#"{"status":"success","data":[]}"#.utf8)
         let hint = Hint(path: path, madeAt: seconds(10))

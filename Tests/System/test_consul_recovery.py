@@ -117,6 +117,7 @@ def test_a_deregistered_shard_stays_out_though_consul_hung(lab):
     assert len(consul.services()) == 2
 
 
+@pytest.mark.seconds(240)
 def test_a_consul_that_still_reads_its_log_is_not_believed(lab):
     """A server that has just started tells, to who does not ask for better, what was once, until it has read its log."""
     consul = lab.consul("raft_snapshot_threshold = 1000000", is_lasting=True)
@@ -143,12 +144,13 @@ def test_a_consul_that_still_reads_its_log_is_not_believed(lab):
     consul.stop()
     consul.start()
     wait_until(is_behind, "Consul tells of the shard that has gone", every=0.01)
+    began = time.monotonic()
     second = replica(wait=False)
     pushes = 0
     while is_behind():
         # By the ring of four, they would go to the shard that has gone, or be given to it as well.
         pushes += sum(first.push(path).status == 200 for path in paths)
-    assert pushes
+    assert pushes and time.monotonic() > began + 0.5, "it had read it before the new replica can have asked"
     second.wait_ready()
     wait_until(lambda: second.ring()["source"] == "consul", "the new replica follows Consul")
     assert [first.generation(), second.generation()] == [generation, 1]

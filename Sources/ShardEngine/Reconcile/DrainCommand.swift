@@ -129,7 +129,7 @@ public struct DrainCommand {
                 // One that has started during the run knows nothing of it, and tells others of the rings by which it copies.
                 if left == 0, !context.runs.isInterrupted, !context.runs.isRemembered(shard) { return }
             }
-            if left == 0, !outcome.isSettled, MonotonicTime.now().since(progressAt) >= DrainCommand.patience {
+            if left == 0, MonotonicTime.now().since(progressAt) >= emptyingPatience {
                 for problem in outcome.problems { note(problem) }
                 return note("until a run is settled, replicas go on to make copies on \(shard): stop it soon")
             }
@@ -141,7 +141,7 @@ public struct DrainCommand {
             if left < leastLeft || outcome.deleted > 0 { progressAt = .now() }
             leastLeft = min(leastLeft, left)
             // Another shard may have died a moment ago, and Consul not have noticed yet.
-            guard left == 0 || MonotonicTime.now().since(progressAt) < DrainCommand.patience else {
+            guard left == 0 || MonotonicTime.now().since(progressAt) < emptyingPatience else {
                 let distrusted = outcome.unreached.map { RunFailure.distrusted($0).reason }
                 for problem in outcome.problems + distrusted { note(problem) }
                 throw RunFailure("\(left) groups cannot be moved from \(shard)")
@@ -158,4 +158,9 @@ public struct DrainCommand {
     }
 
     private static let patience = TimeSpan.seconds(30)
+
+    /// Without any progress: some runs, each of which waits for replicas before and after.
+    private var emptyingPatience: TimeSpan {
+        TimeSpan(nanoseconds: DrainCommand.patience.nanoseconds + 8 * configuration.replicaLag.nanoseconds)
+    }
 }

@@ -30,6 +30,9 @@ final class HintDelivery {
     /// Since when it answers again, in nanoseconds since 1970.
     private var returnedAt: Int64 = 0
     private var keys: [String] = []
+    private var isStoreRead = true
+    /// Whether nothing is left that it could not be told, as far as is known.
+    var isComplete: Bool { failed.isEmpty && isStoreRead }
     private var calls: [Int: HTTPCall] = [:]
     private var nextCall = 0
 
@@ -55,6 +58,8 @@ final class HintDelivery {
         guard let store else { return begin() }
         calls[-1] = store.read(shard) { [unowned self] stored in
             calls[-1] = nil
+            isStoreRead = stored != nil
+            let stored = stored ?? [:]
             keys = Array(stored.keys)
             for hint in stored.values.joined() { missed[hint.path] = max(hint.madeAt, missed[hint.path] ?? .min) }
             begin()
@@ -63,7 +68,7 @@ final class HintDelivery {
 
     /// Asks since when the shard is back: a hint may have been stored late, and be told at a later return.
     private func begin() {
-        guard !missed.isEmpty else { return forgetNext() }
+        guard !missed.isEmpty else { return forgetMore() }
         ask("/api/v1/status") { [unowned self] status in
             startedAt = processStartTime(status).flatMap(nanoseconds(rfc3339:)) ?? 0
             returnedAt = max(startedAt, wallClockNanoseconds() - HintDelivery.noticeTime)
@@ -158,7 +163,7 @@ final class HintDelivery {
             }
         }
         guard calls.isEmpty else { return }
-        if looksLeft > 0, failed.isEmpty { pause?.schedule(after: HintDelivery.lookPause) } else { forgetNext() }
+        if looksLeft > 0, failed.isEmpty { pause?.schedule(after: HintDelivery.lookPause) } else { forgetMore() }
     }
 
     private func request(_ correction: Correction) -> HTTPRequest {
@@ -183,12 +188,16 @@ final class HintDelivery {
         left = []
     }
 
-    private func forgetNext() {
-        guard failed.isEmpty, let store, let key = keys.popLast() else { return end() }
-        calls[-1] = store.remove(key) { [unowned self] in
-            calls[-1] = nil
-            forgetNext()
+    private func forgetMore() {
+        while failed.isEmpty, calls.count < HintDelivery.atOnce, let store, let key = keys.popLast() {
+            let id = nextCall
+            nextCall += 1
+            calls[id] = store.remove(key) { [unowned self] in
+                calls[id] = nil
+                forgetMore()
+            }
         }
+        if calls.isEmpty { end() }
     }
 
     private func end() {

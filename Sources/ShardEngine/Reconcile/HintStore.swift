@@ -37,10 +37,12 @@ final class HintStore {
         }
     }
 
-    /// What is stored of a shard, by key; nothing when Consul does not tell.
-    func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]) -> Void) -> HTTPCall {
+    /// What is stored of a shard, by key; nil when Consul does not tell.
+    func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]?) -> Void) -> HTTPCall {
         let target = client.keyTarget([HintStore.folder, shard.text, ""], "recurse=1", ConsulClient.consistentRead)
         return client.call(.get, target, timeout: HintStore.readTimeout) { outcome in
+            // 404: nothing is stored.
+            guard case .response(let response) = outcome, [200, 404].contains(response.status) else { return done(nil) }
             let hints = KeyValueEntry.list(outcome).map { entry in
                 (entry.key, entry.value.split(separator: HintStore.separator).compactMap { HintStore.hint(Array($0)) })
             }

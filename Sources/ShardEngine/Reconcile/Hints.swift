@@ -19,6 +19,12 @@ final class Hints {
         var done: [() -> Void] = []
     }
 
+    private struct CatchUp {
+        var done: [() -> Void]
+        /// Until when it may go on.
+        var deadline: MonotonicTime?
+    }
+
     private let loop: EventLoop
     private let resolver: Resolver
     private let logger: Logger
@@ -49,8 +55,11 @@ final class Hints {
     /// What waits for another delivery, after the one under way, which need not tell all.
     private var waiting: [ShardAddress: Waiting] = [:]
     /// What is to be called once a shard that is back has been told what it has missed meanwhile, too.
-    private var catchingUp: [ShardAddress: [() -> Void]] = [:]
-    /// Shards that could not be told all at the last attempt.
+    private var catchingUp: [ShardAddress: CatchUp] = [:]
+    /// Those that are to be told again in a moment.
+    private var dueAgain: Set<ShardAddress> = []
+    private var nextRound: Timer?
+    /// Shards that could not be told all at the last attempt, as they or Consul did not answer.
     private var unreached: Set<ShardAddress> = []
     /// Whether a shard takes part, so that it is told soon of what it has missed while it did.
     var isInUse: (ShardAddress) -> Bool = { _ in false }
@@ -66,6 +75,7 @@ final class Hints {
         self.logger = logger
         retry = Timer(loop: loop) { [unowned self] in writeNext() }
         telling = Timer(loop: loop) { [unowned self] in tellThoseInUse() }
+        nextRound = Timer(loop: loop) { [unowned self] in tellAgain() }
     }
 
     /// Remembers that a shard has missed a PUT or DELETE on the path; `done` is called, now or later, when it is stored,
@@ -118,10 +128,11 @@ final class Hints {
             writing = nil
             isStoreAway = !isStored
             for hint in batch { hint.done() }
-            if isStored { writeNext() } else { storeLater(batch.map(\.hint), for: shard) }
+            if !isStored { storeLater(batch.map(\.hint), for: shard) }
             let waiting = afterWrite
             afterWrite = []
             for body in waiting { body() }
+            if isStored { writeNext() }
         }
         writing = (call, shard)
     }
@@ -136,20 +147,33 @@ final class Hints {
     /// Tells a shard that is back what it has missed, and what it misses while it is told, until next to nothing is left:
     /// what it gets before it knows of a PUT has to be told apart from what that has made void.
     func catchUp(_ shard: ShardAddress, _ done: @escaping () -> Void) {
-        catchingUp[shard, default: []].append(done)
-        guard catchingUp[shard]?.count == 1 else { return }
-        catchUp(shard, looks: 2, until: loop.now.advanced(by: Hints.catchUpTime))
+        guard catchingUp[shard] == nil else {
+            catchingUp[shard]?.done.append(done)
+            return
+        }
+        catchingUp[shard] = CatchUp(done: [done])
+        deliver(to: shard) { [unowned self] in
+            catchingUp[shard]?.deadline = MonotonicTime.now().advanced(by: Hints.catchUpTime)
+            goOn(shard)
+        }
     }
 
-    private func catchUp(_ shard: ShardAddress, looks: Int, until deadline: MonotonicTime) {
-        deliver(to: shard, looks: looks) { [unowned self] in
-            let isBeingTold = deliveries[shard] != nil
-            let isSomethingLeft = isBeingTold || stored.contains(shard) || hints[shard]?.isEmpty == false
-            if isSomethingLeft, !unreached.contains(shard), MonotonicTime.now() < deadline {
-                return catchUp(shard, looks: 1, until: deadline)
-            }
-            for done in catchingUp.removeValue(forKey: shard) ?? [] { done() }
+    private func goOn(_ shard: ShardAddress) {
+        let isBeingTold = deliveries[shard] != nil
+        let isSomethingLeft = isBeingTold || stored.contains(shard) || hints[shard]?.isEmpty == false
+        let isInTime = catchingUp[shard]?.deadline.map { MonotonicTime.now() < $0 } ?? false
+        if isSomethingLeft, isInTime, !unreached.contains(shard) {
+            dueAgain.insert(shard)
+            nextRound?.schedule(after: Hints.roundPause)
+        } else {
+            for done in catchingUp.removeValue(forKey: shard)?.done ?? [] { done() }
         }
+    }
+
+    private func tellAgain() {
+        let shards = dueAgain
+        dueAgain = []
+        for shard in shards { deliver(to: shard, looks: 1) { [unowned self] in goOn(shard) } }
     }
 
     /// Removes from the shard what it has missed the end of; `done` is called, now or later, when nothing is left or it
@@ -181,7 +205,7 @@ final class Hints {
 
     private func delivered(_ delivery: HintDelivery) {
         deliveries[delivery.shard] = nil
-        if delivery.failed.isEmpty { unreached.remove(delivery.shard) } else { unreached.insert(delivery.shard) }
+        if delivery.isComplete { unreached.remove(delivery.shard) } else { unreached.insert(delivery.shard) }
         if delivery.toldCount > 0 {
             logger.info(
                 "shard has been told what it has missed",
@@ -232,8 +256,10 @@ final class Hints {
         )
     }
 
-    /// How long a shard that is back may be told anew of what it has missed in the meantime.
+    /// How long a shard that is back, and knows what it had missed, may be told anew of what it has missed in the meantime.
     private static let catchUpTime = TimeSpan.seconds(2)
+    /// By when what has been told is known to be: the watch tells of it.
+    private static let roundPause = TimeSpan.milliseconds(10)
     /// Groups that are remembered for one shard, at most.
     private static let limit = 100_000
     /// Paths that are stored under one key, at most.

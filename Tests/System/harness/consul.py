@@ -49,9 +49,9 @@ class Consul(Process):
         return self
 
     def lengthen_log(self):
-        """By so much that a server takes a second or two to read it when it starts."""
+        """By so much that a server takes some seconds to read it when it starts."""
         value = base64.b64encode(bytes(500)).decode()
-        for number in range(1500):
+        for number in range(2500):
             keys = [f"long/{number % 50}/{part}" for part in range(64)]
             self.call("PUT", "/v1/txn", [{"KV": {"Verb": "set", "Key": key, "Value": value}} for key in keys])
 
