@@ -4,6 +4,7 @@ A step is a line of text, as "kill a". One that makes no sense where it stands i
 is a script. What a step does is exact: see `_kill` and `_lose` for what a killed Pushgateway may take with it.
 """
 
+import contextlib
 import time
 
 from . import scrape
@@ -127,26 +128,30 @@ class World:
         self.members.remove(name)
 
     def _kill(self, name):
-        """SIGKILL of a shard with a file, which may be in the midst of a reconcile but loses nothing that it has taken.
-
-        Nobody writes to it while its file catches up: the traffic pauses, and so do the replicas.
-        """
+        """SIGKILL of a shard with a file, which may be in the midst of a reconcile but loses nothing that it has taken."""
         if name not in PERSISTENT or not self._may_go(name):
             return False
+        with self._nothing_unwritten(name) as gateway:
+            gateway.kill()
+
+    def _stop(self, name):
+        """SIGTERM: a Pushgateway with a file writes it, but for what it answers while it does."""
+        if name not in PERSISTENT or not self._may_go(name):
+            return False
+        with self._nothing_unwritten(name) as gateway:
+            gateway.stop()
+
+    @contextlib.contextmanager
+    def _nothing_unwritten(self, name):
+        """Nobody writes to the shard while its file catches up: the traffic pauses, and so do the replicas."""
         with self.traffic.paused():
             running = [replica for index, replica in enumerate(self.replicas) if self.up[index]]
             for replica in running:
                 replica.pause()
             self.gateways[name].wait_persisted()
-            self.gateways[name].kill()
+            yield self.gateways[name]
             for replica in running:
                 replica.resume()
-
-    def _stop(self, name):
-        """SIGTERM, at any moment: a Pushgateway with a file writes it."""
-        if name not in PERSISTENT or not self._may_go(name):
-            return False
-        self.gateways[name].stop()
 
     def _restart(self, name):
         """As with an upgrade, so short that a replica may not notice."""
