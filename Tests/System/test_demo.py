@@ -57,6 +57,8 @@ class Demo:
             stderr=log,
             env=environment,
             start_new_session=True,
+            # A shell cannot trap what was ignored when it was started, as under nohup.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def text(self):
