@@ -227,8 +227,7 @@ public final class Server {
             configuration: configuration,
             rings: handover.rings,
             isSettled: handover.isSettled,
-            untold: untold,
-            generation: generation
+            untold: untold
         )
         reconciler.update(input)
     }

@@ -1,11 +1,13 @@
 """Requests that come in between the looks and pushes of a run: the later one wins, as on one Pushgateway."""
 
+import signal
 import time
 
 from harness import scrape
 from harness.http import ask
 from harness.moving import MovingGroup, as_runs_write, push
-from harness.reconcile import reconcile
+from harness.net import wait_until
+from harness.reconcile import OFTEN, reconcile
 
 
 def test_a_group_that_is_deleted_and_made_anew_while_it_moves_has_nothing_of_before(lab):
@@ -99,7 +101,7 @@ def test_a_put_that_the_copy_refuses_while_others_are_pushed_stays(lab):
         group.request("PUT", group.path, "# TYPE second gauge\nsecond 6\n", visits=False)
         assert ask(group.wrong.address, "DELETE", group.path).status == 202
 
-    group.before_pushes[as_runs_write(group.other)] = is_slow
+    group.before[group.owner]["POST", as_runs_write(group.other)] = is_slow
     done = reconcile(group.replica)
     assert done.code == 0, done
     assert group.values() == {"second": ['{"value": "6"}']}
@@ -124,6 +126,62 @@ def test_a_push_wins_that_the_copys_shard_takes_as_its_owner_has_died(lab):
     assert group.values() == {"first": ['{"value": "1"}'], "second": ['{"value": "6"}']}
 
 
+def test_a_push_wins_that_the_copys_shard_takes_while_its_owner_hangs(lab):
+    """Between the look at the copy and the question whether its owner is still there, which is answered late."""
+    group = MovingGroup(lab)
+
+    def hang():
+        assert push(group.wrong, group.path, "# TYPE second gauge\nsecond 6\n").status == 200
+        time.sleep(1.5)
+
+    def owner_will_hang():
+        group.before[group.owner]["GET", "/api/v1/status"] = hang
+
+    group.after_listings[group.wrong] += [lambda: None] * 3 + [owner_will_hang]
+    assert reconcile(group.replica).code == 1
+    assert sorted(scrape.held(group.wrong)) == [group.path]
+    assert reconcile(group.replica).code == 0
+    assert group.values() == {"first": ['{"value": "1"}'], "second": ['{"value": "6"}']}
+
+
+def test_a_run_deletes_nothing_once_another_ring_is_in_force(lab):
+    """The owner goes off the ring as the copy is about to be deleted, which then has the place of the owner."""
+    group = MovingGroup(lab, reconcile=OFTEN)
+    replica, owner = group.replica, group.stubs[group.owner].address.text
+
+    def leave():
+        servers = [stub.address.text for stub in group.stubs.values() if stub.address.text != owner]
+        replica.change_config(pushgateway={"port": 9091, "servers": servers})
+        replica.send(signal.SIGHUP)
+        wait_until(lambda: owner not in replica.shards(), "the owner is off the ring")
+
+    group.after_listings[group.wrong] += [lambda: None] * 2 + [leave]
+    replica.start().wait_ready()
+    wait_until(lambda: owner not in replica.shards(), "the owner is off the ring")
+    wait_until(lambda: scrape.held(group.owner) == {}, "what was moved has come back")
+    assert scrape.held(group.wrong).keys() == {group.path}
+    assert not deletions(group.stubs[group.wrong])
+
+
+def test_a_run_deletes_nothing_once_replicas_go_by_another_ring(lab):
+    """The same with Consul, through which a run of one process hears of the ring of another."""
+    consul = lab.consul()
+    group = MovingGroup(lab, consul, reconcile={**OFTEN, "interval": "1h"}, consul_server={"register": False})
+    replica, owner = group.replica.start().wait_ready(), group.stubs[group.owner].address
+    wait_until(lambda: replica.metric("shardd_reconcile_last_success_timestamp_seconds") > 0, "nothing is left")
+
+    def leave():
+        consul.deregister(owner)
+        wait_until(lambda: owner.text not in replica.shards(), "the owner is off the ring")
+
+    assert push(group.wrong, group.path).status == 200
+    group.stubs[group.wrong].requests.clear()
+    # Two plans, as groups have moved unexpectedly; two looks beside the push, and another plan.
+    group.after_listings[group.wrong][:] = [lambda: None] * 4 + [leave]
+    assert reconcile(replica).code == 1
+    assert not deletions(group.stubs[group.wrong])
+
+
 def test_a_group_made_anew_on_its_owner_alone_loses_no_push(lab):
     """Where pushes do not visit the copy, none would be seen that came in while something is taken from the owner."""
     group = MovingGroup(lab)
@@ -133,3 +191,7 @@ def test_a_group_made_anew_on_its_owner_alone_loses_no_push(lab):
     assert done.code == 1 and f"{group.path.removeprefix('/metrics')} changes too often" in done.errors, done
     assert group.values()["third"] == ['{"value": "3"}']
     assert reconcile(group.replica).code == 0
+
+
+def deletions(stub):
+    return [request.target for request in stub.requests if request.method == "DELETE"]

@@ -137,6 +137,7 @@ final class Handover {
         past = past.flatMap { $0.visit == .removal ? revisited($0, with: ring.shards) : [$0] }
         suspects.formIntersection(ring.shards)
         rings.ring = ring
+        rings.changeCount += 1
         if hold > .zero { store?.add(StoredRing(ring)) }
         publish()
         hints.noteUntold()
@@ -227,6 +228,7 @@ final class Handover {
         base = nil
         addedAt = wallClock()
         rings.isReconcileDue = true
+        rings.changeCount += 1
         heard.removeAll { other.covers($0.other) }
         past.removeAll { other.covers($0) }
         past.append(other)

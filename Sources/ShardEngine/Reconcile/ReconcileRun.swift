@@ -163,19 +163,27 @@ final class ReconcileRun {
     func sweep(_ strays: [Stray]) {
         for (from, strays) in Dictionary(grouping: strays, by: \.from).sorted(by: { $0.key < $1.key }) {
             guard !unsweepable.contains(from) else { continue }
+            let batchSize = RunSettings.batch(of: strays.count)
             var left = strays.map(\.labels)[...]
+            var looksInVain = 0
             while !left.isEmpty, mayGoOn {
                 // What owners have, they have had since the plan; the copy may have changed a moment ago.
                 guard let now = latest(from) else { break }
+                let end = MonotonicTime.now().advanced(by: RunSettings.lookLasts)
                 listings[from] = now
-                let batch = left.prefix(RunSettings.batch(of: strays.count))
-                left = left.dropFirst(batch.count)
+                let batch = left.prefix(batchSize)
                 let covered = batch.filter { isCovered($0, on: from) }
-                guard deleteWhileOwnersLast(covered, on: from) else { break }
+                guard let count = deleteWhileOwnersLast(covered, on: from, until: end) else { break }
                 for group in Set(batch).subtracting(covered).subtracting(kept) where isThere(group, on: from) {
                     problem("\(places.text(of: group)) on \(from) has something that its owner may lack")
                 }
-                pace(batch.count)
+                left = covered.dropFirst(count) + left.dropFirst(batch.count)
+                looksInVain = count == 0 && !covered.isEmpty ? looksInVain + 1 : 0
+                guard looksInVain < RunSettings.lookLimit else {
+                    problem("owners of what \(from) holds are too slow for it to be deleted")
+                    break
+                }
+                pace(batch.count - covered.count + count)
             }
         }
         outcome.duplicates = ReconcilePlan(listings, places).duplicateCount
@@ -183,16 +191,26 @@ final class ReconcileRun {
 
     /// Deletes copies, some at a time: pushes of an owner that has just died may go to the shard that holds the copy.
     ///
-    /// - Returns: whether all owners have lasted.
-    private func deleteWhileOwnersLast(_ groups: [GroupLabels], on shard: ShardAddress) -> Bool {
+    /// - Parameter end: after which what is known of the copies is too old.
+    /// - Returns: how many of them it has seen to; nil when owners have not lasted, or replicas go by other rings.
+    private func deleteWhileOwnersLast(
+        _ groups: [GroupLabels],
+        on shard: ShardAddress,
+        until end: MonotonicTime
+    ) -> Int? {
         var left = groups[...]
         while !left.isEmpty {
             let some = left.prefix(RunSettings.deletionsAtOnce)
+            guard mayBelieve(Set(some.map(places.owner(of:)))) else { return nil }
+            if let objection = settings.objection() {
+                problem(objection)
+                return nil
+            }
+            guard MonotonicTime.now() < end else { break }
             left = left.dropFirst(some.count)
-            guard mayBelieve(Set(some.map(places.owner(of:)))) else { return false }
             delete(Array(some), on: shard)
         }
-        return true
+        return groups.count - left.count
     }
 
     /// Whether shards can still be taken at their word: of one that has been restarted meanwhile, or was too slow for a

@@ -62,8 +62,6 @@ struct ReconcilerInput: Sendable {
     var isSettled: Bool
     /// Shards that have yet to be told what they have missed.
     var untold: Set<ShardAddress>
-    /// Which ring in force this is, counted from the start.
-    var generation: Int
 }
 
 /// What happens on the reconciler's thread.
@@ -78,7 +76,8 @@ private final class ReconcilerWork {
     private var consul: Configuration.Consul?
     private var metrics = ReconcileMetrics()
     private var nextRun = MonotonicTime.now()
-    /// Whether the rings have changed in the midst of a step: the next run has to wait for that to settle.
+    /// Whether the rings have changed in the midst of a step: the run under way goes by what was, and the next one has to
+    /// wait for that to settle.
     private var isRescheduled = false
     private var lastResult = RunResult.success
     private var lastProblems: [String] = []
@@ -105,7 +104,7 @@ private final class ReconcilerWork {
             runs = RunProtocol(session: session, lock: lock, onState: onState)
         }
         let settle = max(new.configuration.reconcile.settle, new.configuration.hold)
-        if old?.generation != new.generation || old?.rings.others.count ?? 0 < new.rings.others.count {
+        if old?.rings.changeCount != new.rings.changeCount {
             nextRun = MonotonicTime.now().advanced(by: settle)
             isRescheduled = true
         }
@@ -167,7 +166,8 @@ private final class ReconcilerWork {
             hold: input.configuration.hold,
             groupsPerSecond: input.configuration.reconcile.groupsPerSecond,
             headers: input.configuration.check.headers,
-            untold: input.untold
+            untold: { [unowned self] in self.input?.untold ?? [] },
+            isOutdated: { [unowned self] in isRescheduled }
         )
         switch runs?.perform(order) {
         case .ended(let outcome):

@@ -17,8 +17,10 @@ final class RunProtocol {
         var groupsPerSecond: Int
         /// Of every request to a shard.
         var headers: [(name: String, value: String)]
-        /// Shards that have yet to be told what they have missed, as far as this replica knows.
-        var untold: Set<ShardAddress> = []
+        /// Shards that have yet to be told what they have missed, as far as this replica knows by now.
+        var untold: () -> Set<ShardAddress> = { [] }
+        /// Whether this replica's rings have changed since.
+        var isOutdated: () -> Bool = { false }
         /// Of `others`, those that are being emptied.
         var draining: [ShardAddress] = []
 
@@ -158,7 +160,7 @@ final class RunProtocol {
             headers: order.headers,
             untold: { [unowned self] in
                 guard let stored = lock.map({ $0.untoldShards() }) ?? [] else { return nil }
-                return stored.union(order.untold)
+                return stored.union(order.untold())
             },
             isTrusted: { [unowned self] shard, startTime in
                 let grace = TimeSpan(nanoseconds: order.hold.nanoseconds + RunProtocol.tellingTime.nanoseconds)
@@ -168,7 +170,8 @@ final class RunProtocol {
             },
             versions: versions,
             journal: { [unowned self] in lock?.write($0, from: $1) ?? true },
-            mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false }
+            mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false },
+            objection: { [unowned self] in objection(order) }
         )
     }
 
@@ -197,7 +200,10 @@ final class RunProtocol {
         if needsSteps, isAllCopied, !enter(.copied, run, order) { return run.problem("the lock was lost") }
         if needsSteps {
             session.pause(order.hold)
-            run.sweep(run.plan().strays)
+            // A shard that hangs may have held this up for long.
+            let strays = run.plan().strays
+            if let objection = objection(order) { return run.problem(objection) }
+            run.sweep(strays)
         }
         guard run.mayGoOn else { return run.problem("the run was broken off") }
         // Where something could not be looked at or deleted, copies are left that requests still have to remove.
@@ -211,13 +217,15 @@ final class RunProtocol {
         session.pause(order.hold)
     }
 
-    /// Why the run may not go on; nil when it may: whether replicas have stored other rings since it began.
+    /// Why the run may not go on; nil when it may: whether this replica's rings have changed, or others have stored theirs,
+    /// since it began.
     private func objection(_ order: Order) -> String? {
+        if order.isOutdated() { return RunProtocol.outdated }
         guard let lock else { return nil }
         guard let stored = lock.storedRings() else { return "Consul does not tell by which rings replicas go" }
         let known = Dictionary(ringsAtStart.map { ($0.key, $0.modifyIndex) }) { first, _ in first }
         let others = stored.filter { $0.ring != StoredRing(order.ring) && known[$0.key] != $0.modifyIndex }
-        return others.isEmpty ? nil : "replicas go by different rings yet, or have just changed theirs"
+        return others.isEmpty ? nil : RunProtocol.outdated
     }
 
     private func enter(_ phase: RunState.Phase, _ run: ReconcileRun, _ order: Order) -> Bool {
@@ -252,6 +260,7 @@ final class RunProtocol {
         return true
     }
 
+    private static let outdated = "replicas go by different rings yet, or have just changed theirs"
     private static let awayRingLimit = 8
     /// After how long a shard that is away is taken to be gone for good.
     private static let memory = TimeSpan.seconds(7 * 86400)

@@ -23,12 +23,19 @@ struct RunSettings {
     var journal: (CopyJournal?, ShardAddress) -> Bool = { _, _ in true }
     /// Whether this is still the one to change anything.
     var mayGoOn: () -> Bool = { true }
+    /// Why no copy may be deleted any more, as replicas go by other rings by now; nil when copies may be.
+    var objection: () -> String? = { nil }
 
     /// How many of a shard's strays are seen to between two looks: what was read must not be old when it is pushed, and a
     /// look at a large shard takes its time.
     static func batch(of strays: Int) -> Int { min(max(strays / 10, 200), 500) }
     /// Copies that are deleted between two looks at whether their owners are still there.
     static let deletionsAtOnce = 64
+    /// For how long a look tells what may be deleted: an owner that hangs can hold up the question whether it is still there
+    /// until pushes go elsewhere.
+    static let lookLasts = TimeSpan.seconds(1)
+    /// Looks at a copy in a row that have not lasted.
+    static let lookLimit = 3
     /// Problems that are told of one run.
     static let problemLimit = 20
     /// Groups that can be left where they are; all replicas are told them.

@@ -24,38 +24,42 @@ def as_runs_write(path):
     return "/metrics" + "".join(f"/{name}@base64/{value}" for name, value in zip(parts[2::2], values, strict=True))
 
 
-def relaying(gateway, after_listings, before_pushes):
+def relaying(gateway, after_listings, before):
     """A stub's way of being a real shard of which requests come in between a run's looks: after each listing is read, and
-    before the run has it, the next function is called; and before a push is relayed, that of its path."""
-    rest = iter(after_listings)
+    before the run has it, the next function is called; and before a request is relayed, once, that of its method and
+    path."""
 
     def answer(request):
-        if request.method == "POST":
-            before_pushes.pop(request.target, lambda: None)()
+        before.pop((request.method, request.target), lambda: None)()
         kind = dict(request.headers).get("Content-Type")
         headers = [("Content-Type", kind)] if kind else []
         real = ask(gateway.address, request.method, request.target, request.body, headers)
         if request.target == "/api/v1/metrics":
-            next(rest, lambda: None)()
+            (after_listings.pop(0) if after_listings else lambda: None)()
         return answers(real.status, real.body)
 
     return answer
 
 
 class MovingGroup:
-    """A group on a shard that does not own it, and requests that come in after certain looks of a run at that shard, or at
-    the owner. The first look is that of the plan."""
+    """A group on a shard that does not own it, but would if the owner were gone; and requests that come in after certain
+    looks of a run at that shard, or at the owner. The first look is that of the plan."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, consul=None, **settings):
         self.shards = lab.pushgateways(3)
         self.after_listings = {shard: [lambda: None] for shard in self.shards}
-        self.before_pushes = {}
-        stubs = [lab.stub(relaying(shard, self.after_listings[shard], self.before_pushes)) for shard in self.shards]
-        self.replica = lab.shardd(stubs, start=False)
-        found = owners(self.replica, stubs, MANY)
+        self.before = {shard: {} for shard in self.shards}
+        stubs = [lab.stub(relaying(shard, self.after_listings[shard], self.before[shard])) for shard in self.shards]
+        self.stubs = dict(zip(self.shards, stubs, strict=True))
+        for stub in stubs if consul else ():
+            consul.register(stub.address)
+        self.replica = lab.shardd(stubs, consul=consul, start=False, **settings)
         self.wrong, self.owner = self.shards[:2]
+        now = owners(self.replica, stubs, MANY)
+        later = owners(self.replica, [stubs[0], stubs[2]], MANY)
+        places = stubs[1].address.text, stubs[0].address.text
         # The second one is on its owner too, so that nothing but its own push is at stake.
-        self.path, self.other = [path for path in MANY if found[path] == stubs[1].address.text][:2]
+        self.path, self.other = [path for path in MANY if (now[path], later[path]) == places][:2]
         assert push(self.wrong, self.path).status == 200
 
     def request(self, method, path, body="", visits=True):
