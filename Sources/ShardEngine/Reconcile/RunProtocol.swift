@@ -52,6 +52,8 @@ final class RunProtocol {
     private var versions = VersionBook()
     /// Without Consul, what versions owners have been given is known here alone.
     private var pages: [VersionBook.PageKey: VersionBook.Page] = [:]
+    /// Without Consul, what has been pushed of a shard's copies and has yet to be looked after is known here alone.
+    private var journals: [ShardAddress: CopyJournal] = [:]
 
     /// - Parameters:
     ///   - lock: nil without Consul.
@@ -120,7 +122,7 @@ final class RunProtocol {
             awaitObjections(order)
             if let objection = objection(order) { return .ended(RunOutcome(problems: [objection])) }
         }
-        switch readVersions(order).flatMap({ lock?.readJournals() ?? .success([]) }) {
+        switch readVersions(order).flatMap({ lock?.readJournals() ?? .success(Array(journals.values)) }) {
         case .failure(let failure): return .failed(failure.reason)
         case .success(let journals):
             let recoveries = journals.map { recover($0, order) }
@@ -151,6 +153,14 @@ final class RunProtocol {
         return recovery
     }
 
+    private func write(_ journal: CopyJournal?, from shard: ShardAddress) -> Bool {
+        guard let lock else {
+            journals[shard] = journal
+            return true
+        }
+        return lock.write(journal, from: shard)
+    }
+
     private func settings(_ order: Order) -> RunSettings {
         RunSettings(
             ring: order.ring,
@@ -169,7 +179,7 @@ final class RunProtocol {
                 return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway || isYoung, grace: grace)
             },
             versions: versions,
-            journal: { [unowned self] in lock?.write($0, from: $1) ?? true },
+            journal: { [unowned self] in write($0, from: $1) },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false },
             objection: { [unowned self] in objection(order) }
         )
