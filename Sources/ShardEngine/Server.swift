@@ -27,6 +27,7 @@ public final class Server {
     private var configuration: Configuration
     private var membership: Membership
     private var generation = 1
+    private var absences = Absences()
     private var ringChangedAt = wallClock()
     /// Shards that have yet to be told what they have missed.
     private var untold: Set<ShardAddress> = []
@@ -185,8 +186,14 @@ public final class Server {
     private func rebuildRing(isFirst: Bool = false) {
         let membership = self.membership
         ringBuilder.build(shards: membership.shards, vnodes: configuration.hash.vnodes) { [unowned self] ring in
+            noteAbsences(ring)
             handover.change(to: ring, isFirst: isFirst)
         }
+    }
+
+    private func noteAbsences(_ ring: Ring) {
+        let (lag, noticeTime) = (configuration.replicaLag, configuration.noticeTime)
+        absences.willUse(ring.shards, after: self.ring.shards, noticeTime: noticeTime, lag: lag)
     }
 
     private func missed(_ shard: ShardAddress, _ path: [UInt8], _ done: @escaping () -> Void) {
@@ -210,6 +217,7 @@ public final class Server {
         ring = rings.ring
         defer { tellReconciler() }
         guard !ring.isSame(as: present) else { return }
+        absences.didUse(ring.shards)
         generation += 1
         ringChangedAt = wallClock()
         logger.info(
@@ -227,7 +235,8 @@ public final class Server {
             configuration: configuration,
             rings: handover.rings,
             isSettled: handover.isSettled,
-            untold: untold
+            untold: untold,
+            absences: absences.known
         )
         reconciler.update(input)
     }

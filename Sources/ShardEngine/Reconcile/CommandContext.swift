@@ -21,7 +21,7 @@ final class CommandContext {
         self.note = note
         let session = HTTPSession(loop: EventLoop())
         self.session = session
-        client = ShardClient(session: session, headers: configuration.check.headers)
+        client = ShardClient(session: session, check: configuration.check)
         consul = configuration.consul.map {
             ConsulClient(loop: session.loop, resolver: session.resolver, settings: $0)
         }
@@ -88,7 +88,7 @@ final class CommandContext {
             isDue: !draining.isEmpty,
             hold: configuration.consul == nil ? .zero : configuration.replicaLag,
             groupsPerSecond: configuration.reconcile.groupsPerSecond,
-            headers: configuration.check.headers,
+            check: configuration.check,
             draining: draining
         )
     }

@@ -10,6 +10,12 @@ extension Configuration {
         return TimeSpan(nanoseconds: 2 * interval.nanoseconds + 250_000_000)
     }
 
+    /// How long it may take until a shard that hung is seen to be back.
+    var noticeTime: TimeSpan {
+        let probing = UInt64(check.rise) * check.interval.nanoseconds + check.timeout.nanoseconds
+        return TimeSpan(nanoseconds: probing + replicaLag.nanoseconds)
+    }
+
     /// How long a ring is announced before it is in force; zero where groups are not moved.
     var hold: TimeSpan { movesGroups ? replicaLag : .zero }
 }

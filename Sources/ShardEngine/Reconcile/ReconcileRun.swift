@@ -60,7 +60,7 @@ final class ReconcileRun {
     ) {
         self.session = session
         self.settings = settings
-        client = ShardClient(session: session, headers: settings.headers) { [mayGoOn = settings.mayGoOn] in
+        client = ShardClient(session: session, check: settings.check) { [mayGoOn = settings.mayGoOn] in
             !session.isOver && mayGoOn()
         }
         places = GroupPlaces(settings.ring, owners: owners)
@@ -296,6 +296,7 @@ final class ReconcileRun {
         }
         return look.map { listing in
             var listing = listing
+            listing.correct(by: settings.absences(shard))
             settings.versions.correct(&listing, of: shard)
             markNativeHistograms(&listing, of: shard)
             return listing

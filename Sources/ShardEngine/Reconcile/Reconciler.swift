@@ -62,6 +62,8 @@ struct ReconcilerInput: Sendable {
     var isSettled: Bool
     /// Shards that have yet to be told what they have missed.
     var untold: Set<ShardAddress>
+    /// Of shards that are back.
+    var absences: [ShardAddress: [Absence]]
 }
 
 /// What happens on the reconciler's thread.
@@ -165,9 +167,10 @@ private final class ReconcilerWork {
             isDue: !input.isSettled,
             hold: input.configuration.hold,
             groupsPerSecond: input.configuration.reconcile.groupsPerSecond,
-            headers: input.configuration.check.headers,
+            check: input.configuration.check,
             untold: { [unowned self] in self.input?.untold ?? [] },
-            isOutdated: { [unowned self] in isRescheduled }
+            isOutdated: { [unowned self] in isRescheduled },
+            absences: { [unowned self] in self.input?.absences[$0] ?? [] }
         )
         switch runs?.perform(order) {
         case .ended(let outcome):

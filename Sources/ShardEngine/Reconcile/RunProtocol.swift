@@ -15,12 +15,13 @@ final class RunProtocol {
         /// How far apart replicas may be.
         var hold: TimeSpan
         var groupsPerSecond: Int
-        /// Of every request to a shard.
-        var headers: [(name: String, value: String)]
+        var check: Configuration.Check
         /// Shards that have yet to be told what they have missed, as far as this replica knows by now.
         var untold: () -> Set<ShardAddress> = { [] }
         /// Whether this replica's rings have changed since.
         var isOutdated: () -> Bool = { false }
+        /// When a shard that is back was absent, as far as this replica knows by now.
+        var absences: (ShardAddress) -> [Absence] = { _ in [] }
         /// Of `others`, those that are being emptied.
         var draining: [ShardAddress] = []
 
@@ -167,7 +168,7 @@ final class RunProtocol {
             others: order.others,
             draining: order.draining,
             groupsPerSecond: order.groupsPerSecond,
-            headers: order.headers,
+            check: order.check,
             untold: { [unowned self] in
                 guard let stored = lock.map({ $0.untoldShards() }) ?? [] else { return nil }
                 return stored.union(order.untold())
@@ -179,6 +180,7 @@ final class RunProtocol {
                 return restarts.isTrusted(shard, startTime: startTime, wasAway: wasAway || isYoung, grace: grace)
             },
             versions: versions,
+            absences: order.absences,
             journal: { [unowned self] in write($0, from: $1) },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false },
             objection: { [unowned self] in objection(order) }

@@ -10,8 +10,8 @@ struct RunSettings {
     var draining: [ShardAddress] = []
     /// Groups a second, at most.
     var groupsPerSecond: Int
-    /// Of every request to a shard.
-    var headers: [(name: String, value: String)]
+    /// How shards are asked whether they are there.
+    var check: Configuration.Check
     /// Shards of which a part of what they hold is void, since they have yet to be told what they have missed; nil when
     /// that cannot be known.
     var untold: () -> Set<ShardAddress>? = { [] }
@@ -19,6 +19,8 @@ struct RunSettings {
     var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
     /// Which versions owners have been given.
     var versions = VersionBook()
+    /// When a shard that is back was absent.
+    var absences: (ShardAddress) -> [Absence] = { _ in [] }
     /// Writes down what is about to be pushed of a shard's copies, and, given nil, forgets it; tells whether it could.
     var journal: (CopyJournal?, ShardAddress) -> Bool = { _, _ in true }
     /// Whether this is still the one to change anything.

@@ -23,22 +23,22 @@ final class ShardClient {
     }
 
     private let session: HTTPSession
-    private let headers: [(name: String, value: String)]
+    private let check: Configuration.Check
     /// Whether orders may still be given.
     let mayGoOn: () -> Bool
     /// Shards that have left an order without an answer.
     private var silent: Set<ShardAddress> = []
 
     /// - Parameters:
-    ///   - headers: of every request.
+    ///   - check: how shards are asked whether they are there; its headers are those of every request.
     ///   - mayGoOn: whether orders may still be given.
     init(
         session: HTTPSession,
-        headers: [(name: String, value: String)],
+        check: Configuration.Check,
         mayGoOn: @escaping () -> Bool = { true }
     ) {
         self.session = session
-        self.headers = headers
+        self.check = check
         self.mayGoOn = mayGoOn
     }
 
@@ -51,7 +51,7 @@ final class ShardClient {
             host: shard.host,
             port: shard.port,
             target: "/api/v1/metrics",
-            headers: headers,
+            headers: check.headers,
             timeout: ShardClient.listTimeout,
             bodyLimit: ShardClient.listLimit
         )
@@ -73,7 +73,7 @@ final class ShardClient {
             host: shard.host,
             port: shard.port,
             target: "/metrics",
-            headers: headers + [("Accept", NativeHistograms.accept)],
+            headers: check.headers + [("Accept", NativeHistograms.accept)],
             timeout: ShardClient.listTimeout,
             bodyLimit: ShardClient.listLimit
         )
@@ -84,15 +84,15 @@ final class ShardClient {
         return response.body.withUnsafeBytes { NativeHistograms.names(in: $0) }
     }
 
-    /// When the shard's process was started, as it tells; nil when it does not. Another time is another process, which may
-    /// have lost what it held.
+    /// When the shard's process was started, as it tells; nil when it does not, or not in the time of a check: then it may
+    /// have hung. Another time is another process, which may have lost what it held.
     func startTime(of shard: ShardAddress) -> String? {
         let request = HTTPRequest(
             host: shard.host,
             port: shard.port,
             target: "/api/v1/status",
-            headers: headers,
-            timeout: ShardClient.orderTimeout
+            headers: check.headers,
+            timeout: check.timeout
         )
         guard case .response(let response) = session.send(request), response.status == 200 else { return nil }
         return processStartTime(response.body)
@@ -125,7 +125,7 @@ final class ShardClient {
             host: order.shard.host,
             port: order.shard.port,
             target: order.path,
-            headers: headers + (order.body.isEmpty ? [] : [("Content-Type", order.contentType)]),
+            headers: check.headers + (order.body.isEmpty ? [] : [("Content-Type", order.contentType)]),
             body: order.body,
             timeout: ShardClient.orderTimeout
         )

@@ -1,0 +1,78 @@
+// When shards were off the ring. A process that hung goes on, when it is back, with the requests that its sockets have kept:
+// what it gets in that way is new by its clock, but older than what others have got in its stead. The server keeps them, and
+// runs correct listings by them.
+
+/// A time in which no replica gave a shard any request as to an owner, all in nanoseconds since 1970.
+struct Absence: Equatable, Sendable {
+    /// When it had to leave the ring: what others have got in its stead is newer.
+    var leftAt: Int64
+    /// What it got from then on is late, or a copy of what others got after it.
+    var from: Int64
+    /// The end of that.
+    var until: Int64
+}
+
+/// The latest absences of all shards; loop-confined.
+struct Absences {
+    private struct Departure {
+        var leftAt: Int64
+        /// When the ring without the shard was in force.
+        var goneAt: Int64?
+    }
+
+    /// Of shards that are back.
+    private(set) var known: [ShardAddress: [Absence]] = [:]
+    private var departures: [ShardAddress: Departure] = [:]
+
+    /// A ring of these shards is about to take the place of that in force.
+    ///
+    /// - Parameters:
+    ///   - noticeTime: how long it may take until a shard that hung is seen to be back.
+    ///   - lag: how far apart replicas may be.
+    ///   - now: in nanoseconds since 1970.
+    mutating func willUse(
+        _ shards: [ShardAddress],
+        after before: [ShardAddress],
+        noticeTime: TimeSpan,
+        lag: TimeSpan,
+        at now: Int64 = wallClockNanoseconds()
+    ) {
+        for shard in before where !shards.contains(shard) { departures[shard] = Departure(leftAt: now) }
+        for shard in shards where !before.contains(shard) {
+            guard let departure = departures.removeValue(forKey: shard), let goneAt = departure.goneAt else { continue }
+            let from = max(goneAt + Int64(lag.nanoseconds), now - Int64(noticeTime.nanoseconds))
+            let until = now + Absences.lateTime
+            guard from < until else { continue }
+            let absence = Absence(leftAt: departure.leftAt, from: from, until: until)
+            known[shard] = (known[shard] ?? []).suffix(Absences.limit - 1) + [absence]
+        }
+    }
+
+    /// A ring of these shards has taken the place of another one.
+    mutating func didUse(_ shards: [ShardAddress], at now: Int64 = wallClockNanoseconds()) {
+        for shard in departures.keys where !shards.contains(shard) && departures[shard]?.goneAt == nil {
+            departures[shard]?.goneAt = now
+        }
+    }
+
+    /// By when a shard that hung has done what its sockets have kept, in nanoseconds: before any replica gives it requests
+    /// as to an owner, since the ring with it is announced for longer.
+    private static let lateTime: Int64 = 250_000_000
+    /// Absences of one shard.
+    private static let limit = 8
+}
+
+extension ShardListing {
+    /// What the shard got while it was absent is as old as its absence.
+    mutating func correct(by absences: [Absence]) {
+        guard !absences.isEmpty else { return }
+        for (labels, copy) in groups {
+            for (name, family) in copy.families {
+                guard let absence = absences.first(where: { ($0.from...$0.until).contains(family.pushedAt) }) else {
+                    continue
+                }
+                groups[labels]?.families[name]?.version = absence.leftAt
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+// What is known of shards that were off the ring: in seconds here, by a clock of the test's own.
+import Testing
+
+@testable import ShardEngine
+
+@Suite struct AbsencesTests {
+    private let group = GroupLabels([LabelPair(name: "job", value: "a")])
+    private let shard = ShardAddress(host: "10.0.0.1", port: 9091)
+    private let other = ShardAddress(host: "10.0.0.2", port: 9091)
+    private static let second: Int64 = 1_000_000_000
+
+    /// The shard has to leave at the first of these times, has left at the second, and is seen to be back at the third.
+    private func absences(_ times: (leaves: Int64, gone: Int64, back: Int64)) -> Absences {
+        var absences = Absences()
+        let (both, one) = ([shard, other], [other])
+        func willUse(_ shards: [ShardAddress], after before: [ShardAddress], at seconds: Int64) {
+            absences.willUse(
+                shards,
+                after: before,
+                noticeTime: .seconds(10),
+                lag: .seconds(2),
+                at: seconds * AbsencesTests.second
+            )
+        }
+        willUse(one, after: both, at: times.leaves)
+        absences.didUse(one, at: times.gone * AbsencesTests.second)
+        willUse(both, after: one, at: times.back)
+        absences.didUse(both, at: (times.back + 2) * AbsencesTests.second)
+        return absences
+    }
+
+    /// Which version a family is that the shard got at that time, in seconds.
+    private func version(_ absences: Absences, pushedAt: Double) -> Int64? {
+        let time = Int64(pushedAt * 1e9)
+        var listing = ShardListing()
+        listing.groups[group] = GroupCopy(
+            labels: group,
+            wasLastPushSuccessful: true,
+            families: ["f": FamilyCopy(pushedAt: time)]
+        )
+        listing.correct(by: absences.known[shard] ?? [])
+        return (listing.groups[group]?.families["f"]?.version).map { $0 == time ? nil : $0 / AbsencesTests.second }
+            ?? nil
+    }
+
+    @Test func whatAShardGotWhileItWasOffTheRingIsAsOldAsItsAbsence() {
+        let absences = absences((leaves: 100, gone: 103, back: 112))
+        #expect(version(absences, pushedAt: 108) == 100)
+        #expect(version(absences, pushedAt: 112.2) == 100)
+    }
+
+    @Test(arguments: [
+        // Another replica may have given it this as to an owner.
+        104,
+        // Requests come to it as to an owner again.
+        112.3,
+        // Before it left.
+        99,
+    ])
+    func whatItGotAsAnOwnerIsNot(pushedAt: Double) {
+        #expect(version(absences((leaves: 100, gone: 103, back: 112)), pushedAt: pushedAt) == nil)
+    }
+
+    @Test func onlyWhatCameAboutWhenItWasSeenToBeBackIsLate() {
+        let absences = absences((leaves: 100, gone: 103, back: 300))
+        #expect(version(absences, pushedAt: 289) == nil)
+        #expect(version(absences, pushedAt: 291) == 100)
+    }
+
+    @Test func anAbsenceThatIsShorterThanReplicasAreApartIsNone() {
+        #expect(absences((leaves: 100, gone: 103, back: 104)).known.isEmpty)
+    }
+
+    @Test func aShardThatIsNewHasNotBeenAbsent() {
+        var absences = Absences()
+        absences.willUse([shard, other], after: [other], noticeTime: .seconds(10), lag: .seconds(2), at: 0)
+        #expect(absences.known.isEmpty)
+    }
+}
