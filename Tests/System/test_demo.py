@@ -29,6 +29,12 @@ def children_of(marker):
     return found
 
 
+def heed_signals():
+    """A shell cannot trap what was ignored when it was started, as under nohup or in the background of another one."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Demo:
     def __init__(self, tmp_path, consul=""):
         self.marker = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -57,8 +63,7 @@ class Demo:
             stderr=log,
             env=environment,
             start_new_session=True,
-            # A shell cannot trap what was ignored when it was started, as under nohup.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            preexec_fn=heed_signals,
         )
 
     def text(self):
@@ -89,7 +94,12 @@ class DemoInTerminal(Demo):
         # In a terminal with colours the compiler gets other flags, and everything is built anew.
         environment["TERM"] = "dumb"
         self.child = subprocess.Popen(
-            ["setsid", "--ctty", "make", "-C", ROOT, "run"], stdin=inside, stdout=inside, stderr=inside, env=environment
+            ["setsid", "--ctty", "make", "-C", ROOT, "run"],
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            env=environment,
+            preexec_fn=heed_signals,
         )
         os.close(inside)
         self.shown = b""
