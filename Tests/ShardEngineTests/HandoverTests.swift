@@ -1,4 +1,5 @@
 // The steps by which one ring takes the place of another, driven by hand on a loop of the test's own.
+import Glibc
 import Logging
 import Testing
 
@@ -9,7 +10,7 @@ import Testing
         let loop = EventLoop()
         var seen: [RingSet] = []
         private(set) var handover: Handover!
-        private let hints: Hints
+        let hints: Hints
 
         init(_ shards: [ShardAddress], hold: TimeSpan = .milliseconds(20)) {
             let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
@@ -193,6 +194,20 @@ import Testing
         let inForce = bench.seen.map(\.ring.shards)
         #expect(inForce.contains([a, b]) && !inForce.contains([a, b, c]))
         #expect(bench.visits == [.copy, .copy])
+    }
+
+    @Test func aShardThatHangsAndHasGoneAgainHoldsUpNoOtherChange() {
+        let bench = Bench([a])
+        let (descriptor, port) = listenOnLoopback()
+        defer { close(descriptor) }
+        let hanging = ShardAddress(host: "127.0.0.1", port: port)
+        bench.hints.add(hanging, path: Array("/metrics/job/a".utf8)) {}
+        bench.change(to: [a, hanging])
+        // It is being told what it has missed.
+        #expect(!bench.wait { bench.isInForce([a, hanging]) })
+        bench.change(to: [a, b])
+        #expect(bench.wait { bench.isInForce([a, b]) })
+        #expect(!bench.seen.contains { $0.ring.shards.contains(hanging) })
     }
 
     @Test func aRingThatComesBackIsNotVisited() {

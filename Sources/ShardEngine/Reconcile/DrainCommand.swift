@@ -54,7 +54,8 @@ public struct DrainCommand {
         guard !configuration.servers.contains(shard) else {
             throw RunFailure("take \(shard) out of pushgateway.servers and reload shardd, then drain it")
         }
-        waitForReplicas(context)
+        // Nothing tells when replicas have the new ring: other changes may come first, and shards have to be told something.
+        for _ in 0..<2 { waitForReplicas(context) }
         try empty(context, line, note)
         line("\(shard) is empty and can be stopped")
     }

@@ -25,8 +25,7 @@ final class Handover {
     private let hints: Hints
     private let logger: Logger
     private let onChange: (RingSet) -> Void
-    private var announced: Ring?
-    private var next: Ring?
+    private var announcement: Announcement?
     /// Rings that other replicas have announced, or use, and since when they are known here.
     private var heard: [(other: OtherRing, at: MonotonicTime)] = []
     private var past: [OtherRing] = []
@@ -44,7 +43,6 @@ final class Handover {
     /// The latest run during or after which the rings that are used here were stored again, as it did not know them.
     private var objectedTo: Int?
     private let loop: EventLoop
-    private var timer: Timer?
     private var heardTimer: Timer?
     private var settledTimer: Timer?
 
@@ -67,7 +65,12 @@ final class Handover {
         self.logger = logger
         self.onChange = onChange
         rings = RingSet(ring: ring, isReconcileDue: hold > .zero)
-        timer = Timer(loop: loop) { [unowned self] in holdIsOver() }
+        announcement = Announcement(
+            loop: loop,
+            joining: { [unowned self] in joining($0) },
+            tell: { [unowned self] in tellMissed($0, $1) },
+            onEnd: { [unowned self] in announcementHasEnded($0, $1, next: $2) }
+        )
         heardTimer = Timer(loop: loop) { [unowned self] in takeUpHeard() }
         settledTimer = Timer(loop: loop) { [unowned self] in
             settled = []
@@ -92,40 +95,43 @@ final class Handover {
         // A replica that starts has to know this ring, though it has changed for nobody.
         if isFirst, hold > .zero { store?.add(StoredRing(ring)) }
         if announced != nil {
-            // Others know of the announced one by now, and not of this: one after the other.
-            next = ring
+            announcement?.follow(by: ring)
         } else if !ring.isSame(as: rings.ring) {
             if hold == .zero || isFirst || rings.ring.isEmpty { return bringIntoForce(ring) }
-            announced = ring
             heard.removeAll { $0.other.ring.isSame(as: ring) }
-            timer?.schedule(after: hold)
+            announcement?.begin(ring, hold: hold)
             store?.add(StoredRing(ring))
             publish()
-            tellMissed(to: ring) {}
+            tellMissed(joining(ring)) {}
         }
     }
 
-    private func holdIsOver() {
-        guard let ring = announced else { return }
-        tellMissed(to: ring) { [unowned self] in
-            announced = nil
-            bringIntoForce(ring)
-            if let next {
-                self.next = nil
-                change(to: next)
-            }
+    private var announced: Ring? { announcement?.ring }
+
+    private func announcementHasEnded(_ ring: Ring, _ ending: Announcement.Ending, next: Ring?) {
+        switch ending {
+        case .inForce: bringIntoForce(ring)
+        case .skipped:
+            // Others may have it in force.
+            if store != nil { heard.append((OtherRing(ring: ring, visit: .removal), loop.now)) }
+            awaitHeard()
+            publish()
         }
+        if let next { change(to: next) }
     }
 
-    /// Tells the shards that join what they have missed.
-    private func tellMissed(to ring: Ring, _ done: @escaping () -> Void) {
-        let joining = ring.shards.filter { !rings.ring.shards.contains($0) }
-        var left = joining.count + 1
+    private func joining(_ ring: Ring) -> [ShardAddress] {
+        ring.shards.filter { !rings.ring.shards.contains($0) }
+    }
+
+    /// Tells shards what they have missed.
+    private func tellMissed(_ shards: [ShardAddress], _ done: @escaping () -> Void) {
+        var left = shards.count + 1
         func told() {
             left -= 1
             if left == 0 { done() }
         }
-        for shard in joining { hints.deliver(to: shard, told) }
+        for shard in shards { hints.deliver(to: shard, told) }
         told()
     }
 
@@ -272,17 +278,11 @@ final class Handover {
             guard past.contains(where: { $0.visit == .copy }) else { return }
             let cleared = Set(state.clearedShards)
             let kept = Set(state.kept)
-            past = past.flatMap { $0.visit == .copy ? swept($0, cleared: cleared, kept: kept) : [$0] }
+            past = past.flatMap { $0.visit == .copy ? $0.swept(on: rings.ring, cleared, kept) : [$0] }
         case .settled:
             settle(cleared: Set(state.clearedShards))
         }
         publish()
-    }
-
-    /// What owners have got all of may go; not what shards hold that the run could not ask.
-    private func swept(_ other: OtherRing, cleared: Set<ShardAddress>, kept: Set<UInt32>) -> [OtherRing] {
-        let unreached = other.away(from: rings.ring, cleared)
-        return other.part(other.holding.subtracting(unreached), .sweep, kept: kept) + other.part(unreached, .removal)
     }
 
     /// A run goes by a ring that is not in force here, or gives groups to shards that are passed over here. Two replicas that
@@ -346,7 +346,7 @@ final class Handover {
     ///
     /// - Parameter asCopied: whether what is only swept, or voided, does not count.
     private func isKnown(_ stored: StoredRing, asCopied: Bool = false) -> Bool {
-        let own = [rings.ring, announced, next].compactMap { $0.map { StoredRing($0) } }
+        let own = [rings.ring, announced, announcement?.next].compactMap { $0.map { StoredRing($0) } }
         let others = past.filter { !asCopied || $0.visit == .copy } + heard.map(\.other)
         let known = (own + others.map { StoredRing($0) }).filter(stored.isSame)
         return !known.isEmpty && Set(known.flatMap(\.holding)).isSuperset(of: stored.holding)
@@ -355,7 +355,7 @@ final class Handover {
     /// All replicas know these rings by now, as they watch what is stored.
     private func takeUpHeard() {
         let now = loop.now
-        let due = heard.filter { now.since($0.at) >= hold && next?.isSame(as: $0.other.ring) != true }
+        let due = heard.filter { now.since($0.at) >= hold && announcement?.next?.isSame(as: $0.other.ring) != true }
         for (other, _) in due { add(OtherRing(ring: other.ring, visit: .copy, shards: other.shards), isNew: false) }
         awaitHeard()
         if !due.isEmpty { publish() }
@@ -376,7 +376,7 @@ final class Handover {
         (past, heard, settled) = ([], [], [])
         suspects = []
         rings.isReconcileDue = false
-        if announced == nil { publish() } else { holdIsOver() }
+        if announced == nil { publish() } else { announcement?.holdIsOver() }
     }
 
     private func publish() {

@@ -69,7 +69,7 @@ final class HintDelivery {
     /// Asks since when the shard is back: a hint may have been stored late, and be told at a later return.
     private func begin() {
         guard !missed.isEmpty else { return forgetMore() }
-        ask("/api/v1/status") { [unowned self] status in
+        ask("/api/v1/status", within: HintDelivery.timeout) { [unowned self] status in
             startedAt = processStartTime(status).flatMap(nanoseconds(rfc3339:)) ?? 0
             returnedAt = max(startedAt, wallClockNanoseconds() - HintDelivery.noticeTime)
             look()
@@ -80,7 +80,7 @@ final class HintDelivery {
     private func look() {
         looksLeft -= 1
         let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
-        ask("/api/v1/metrics") { [unowned self] body in
+        ask("/api/v1/metrics", within: HintDelivery.listTimeout) { [unowned self] body in
             // Tens of megabytes at worst: not on the loop.
             decoding.async { [mailbox = loop.mailbox, this = WeakLoopBound(self), startedAt, returnedAt] in
                 let left = HintDelivery.corrections(hints, in: body, startedAt: startedAt, returnedAt: returnedAt)
@@ -92,13 +92,13 @@ final class HintDelivery {
         }
     }
 
-    private func ask(_ target: String, _ done: @escaping ([UInt8]) -> Void) {
+    private func ask(_ target: String, within timeout: TimeSpan, _ done: @escaping ([UInt8]) -> Void) {
         let request = HTTPRequest(
             host: shard.host,
             port: shard.port,
             target: target,
             headers: headers,
-            timeout: HintDelivery.listTimeout,
+            timeout: timeout,
             bodyLimit: HintDelivery.listLimit
         )
         calls[-1] = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in

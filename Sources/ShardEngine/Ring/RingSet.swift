@@ -38,6 +38,12 @@ extension OtherRing {
         shards.isEmpty ? [] : [OtherRing(ring: ring, visit: visit, shards: shards, kept: kept)]
     }
 
+    /// What owners on the ring in force have got all of may go; not what shards hold that the run could not ask.
+    func swept(on ring: Ring, _ cleared: Set<ShardAddress>, _ kept: Set<UInt32>) -> [OtherRing] {
+        let unreached = away(from: ring, cleared)
+        return part(holding.subtracting(unreached), .sweep, kept: kept) + part(unreached, .removal)
+    }
+
     /// What to do at the owner of the group with this place.
     func visit(of hash: UInt32) -> Visit { visit == .sweep && kept.contains(hash) ? .removal : visit }
 }
