@@ -6,9 +6,9 @@ import time
 import pytest
 from harness import scrape
 from harness.cluster import Cluster
-from harness.moving import BODY
+from harness.moving import BODY, MovingGroup
 from harness.net import wait_until
-from harness.reconcile import owners
+from harness.reconcile import owners, reconcile
 
 
 def test_a_shard_that_hangs_in_the_midst_of_a_run_gives_nothing_that_is_void(lab):
@@ -93,3 +93,19 @@ def test_what_a_shard_does_late_is_not_newer_than_what_others_have_got_meanwhile
         cluster.request("POST", path, "# TYPE x counter\nx 2\n")
     hanging.resume()
     cluster.check_reconciled()
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "slow"])
+def test_a_run_waits_for_a_listing_only_while_its_shard_answers_checks(lab, hangs):
+    """The lock is not held for a minute because of a shard that hangs, and a large shard has its time."""
+    group = MovingGroup(lab)
+
+    def take_time():
+        if hangs:
+            group.before[group.wrong]["GET", "/api/v1/status"] = lambda: time.sleep(6)
+        time.sleep(6)
+
+    group.after_listings[group.wrong][0] = take_time
+    began = time.monotonic()
+    assert reconcile(group.replica).code == (1 if hangs else 0)
+    assert time.monotonic() - began < 5 or not hangs

@@ -27,6 +27,18 @@ final class HTTPSession {
         sendAll([request], atOnce: 1)[0] ?? .failed("shardd is stopping")
     }
 
+    /// Makes one request that may take its time, and gives up once a check, made now and again meanwhile, is not answered.
+    func send(_ request: HTTPRequest, checkedBy check: HTTPRequest) -> HTTPOutcome {
+        var outcome: HTTPOutcome?
+        let call = HTTPCall(loop: loop, resolver: resolver, request) { outcome = $0 }
+        while outcome == nil, !isOver {
+            pause(check.timeout) { outcome != nil }
+            if outcome == nil, case .failed(let reason) = send(check), outcome == nil { return .failed(reason) }
+        }
+        withExtendedLifetime(call) {}
+        return outcome ?? .failed("shardd is stopping")
+    }
+
     /// Makes the requests, so many at a time; the outcomes are in their order.
     ///
     /// - Parameters:

@@ -55,7 +55,7 @@ final class ShardClient {
             timeout: ShardClient.listTimeout,
             bodyLimit: ShardClient.listLimit
         )
-        switch session.send(request) {
+        switch session.send(request, checkedBy: statusRequest(shard)) {
         case .failed(let reason):
             return .failure(RunFailure("shard \(shard) cannot be listed: \(reason)"))
         case .response(let response) where response.status == 200:
@@ -77,7 +77,9 @@ final class ShardClient {
             timeout: ShardClient.listTimeout,
             bodyLimit: ShardClient.listLimit
         )
-        guard case .response(let response) = session.send(request), response.status < 500 else { return nil }
+        guard case .response(let response) = session.send(request, checkedBy: statusRequest(shard)),
+            response.status < 500
+        else { return nil }
         // One that speaks text alone, or serves its metrics elsewhere, does not tell: most have none, so all would stay for few.
         let isTold = response.header("Content-Type")?.hasPrefix(NativeHistograms.contentType) == true
         guard response.status == 200, isTold else { return [] }
@@ -87,15 +89,20 @@ final class ShardClient {
     /// When the shard's process was started, as it tells; nil when it does not, or not in the time of a check: then it may
     /// have hung. Another time is another process, which may have lost what it held.
     func startTime(of shard: ShardAddress) -> String? {
-        let request = HTTPRequest(
+        guard case .response(let response) = session.send(statusRequest(shard)), response.status == 200 else {
+            return nil
+        }
+        return processStartTime(response.body)
+    }
+
+    private func statusRequest(_ shard: ShardAddress) -> HTTPRequest {
+        HTTPRequest(
             host: shard.host,
             port: shard.port,
             target: "/api/v1/status",
             headers: check.headers,
             timeout: check.timeout
         )
-        guard case .response(let response) = session.send(request), response.status == 200 else { return nil }
-        return processStartTime(response.body)
     }
 
     /// Has shards do things, several at a time; the answers are in the order of the orders. A shard that has left one
