@@ -10,14 +10,17 @@ import Testing
     private static let second: Int64 = 1_000_000_000
 
     /// The shard has to leave at the first of these times, has left at the second, and is seen to be back at the third.
-    private func absences(_ times: (leaves: Int64, gone: Int64, back: Int64)) -> Absences {
+    private func absences(
+        _ times: (leaves: Int64, gone: Int64, back: Int64),
+        noticeTime: TimeSpan? = .seconds(10)
+    ) -> Absences {
         var absences = Absences()
         let (both, one) = ([shard, other], [other])
         func willUse(_ shards: [ShardAddress], after before: [ShardAddress], at seconds: Int64) {
             absences.willUse(
                 shards,
                 after: before,
-                noticeTime: .seconds(10),
+                noticeTime: noticeTime,
                 lag: .seconds(2),
                 at: seconds * AbsencesTests.second
             )
@@ -62,9 +65,10 @@ import Testing
     }
 
     @Test func onlyWhatCameAboutWhenItWasSeenToBeBackIsLate() {
-        let absences = absences((leaves: 100, gone: 103, back: 300))
-        #expect(version(absences, pushedAt: 289) == nil)
-        #expect(version(absences, pushedAt: 291) == 100)
+        let times = (leaves: Int64(100), gone: Int64(103), back: Int64(300))
+        #expect(version(absences(times), pushedAt: 289) == nil)
+        #expect(version(absences(times), pushedAt: 291) == 100)
+        #expect(version(absences(times, noticeTime: nil), pushedAt: 289) == 100)
     }
 
     @Test func anAbsenceThatIsShorterThanReplicasAreApartIsNone() {

@@ -27,20 +27,20 @@ struct Absences {
     /// A ring of these shards is about to take the place of that in force.
     ///
     /// - Parameters:
-    ///   - noticeTime: how long it may take until a shard that hung is seen to be back.
+    ///   - noticeTime: how long it may take until a shard that hung is seen to be back; nil where that is not known.
     ///   - lag: how far apart replicas may be.
     ///   - now: in nanoseconds since 1970.
     mutating func willUse(
         _ shards: [ShardAddress],
         after before: [ShardAddress],
-        noticeTime: TimeSpan,
+        noticeTime: TimeSpan?,
         lag: TimeSpan,
         at now: Int64 = wallClockNanoseconds()
     ) {
         for shard in before where !shards.contains(shard) { departures[shard] = Departure(leftAt: now) }
         for shard in shards where !before.contains(shard) {
             guard let departure = departures.removeValue(forKey: shard), let goneAt = departure.goneAt else { continue }
-            let from = max(goneAt + Int64(lag.nanoseconds), now - Int64(noticeTime.nanoseconds))
+            let from = max(goneAt + Int64(lag.nanoseconds), noticeTime.map { now - Int64($0.nanoseconds) } ?? .min)
             let until = now + Absences.lateTime
             guard from < until else { continue }
             let absence = Absence(leftAt: departure.leftAt, from: from, until: until)

@@ -10,8 +10,10 @@ extension Configuration {
         return TimeSpan(nanoseconds: 2 * interval.nanoseconds + 250_000_000)
     }
 
-    /// How long it may take until a shard that hung is seen to be back.
-    var noticeTime: TimeSpan {
+    /// How long it may take until a shard that hung is seen to be back; nil with Consul, which may be away itself. Without it,
+    /// a shard may be off the ring of one replica alone, and be given pushes by others.
+    var noticeTime: TimeSpan? {
+        guard consul == nil else { return nil }
         let probing = UInt64(check.rise) * check.interval.nanoseconds + check.timeout.nanoseconds
         return TimeSpan(nanoseconds: probing + replicaLag.nanoseconds)
     }
