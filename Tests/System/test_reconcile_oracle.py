@@ -1,4 +1,4 @@
-"""Random traffic through two replicas while shards come, go and fail, against one Pushgateway that gets the same.
+"""Random traffic through replicas while shards come, go and fail, against one Pushgateway that gets the same.
 
 SEED repeats a run's requests; STEPS="add d; wait 1; kill a" runs those steps, and STEPS=random steps at random, with one
 thing down at a time or as many as FAULTS says. A run that fails is made shorter: parts of its steps are run by themselves
@@ -7,6 +7,7 @@ until none can be left out or SHRINK_SECONDS are over.
 
 import os
 import random
+import subprocess
 import time
 
 import pytest
@@ -26,15 +27,20 @@ LOG_SIZE = 60000
 EVERY_KIND = (
     "add d; wait 2; kill c; wait 2; start c; wait 2; drain a; wait 2; stop-consul; wait 1; start-consul; wait 2;"
     " kill-replica 1; wait 1; start-replica 1; wait 2; stop c; wait 0.5; start c; wait 1; restart c; wait 1; restart c;"
-    " wait 2; lose b; wait 2; start b; wait 2"
+    " wait 2; lose b; wait 2; start b; wait 2; hang c; wait 5; start c; wait 2"
+)
+EVERY_KIND_WITHOUT_CONSUL = (
+    "add d; wait 2; kill c; wait 3; start c; wait 2; drain a; wait 2; stop c; wait 0.5; start c; wait 1; restart c; wait 1;"
+    " hang c; wait 6; start c; wait 2; lose b; wait 3; start b; wait 2"
 )
 
 
 class Script:
     """Steps at random, all of which make sense where they stand."""
 
-    def __init__(self, chance):
+    def __init__(self, chance, has_consul=True):
         self.chance = chance
+        self.has_consul = has_consul
         self.members = set(FIRST)
         self.down = set()
         self.is_consul_up = True
@@ -48,7 +54,7 @@ class Script:
         faults = bool(self.down) + (not self.is_consul_up) + (self.killed_replica is not None)
         may_fail = faults < FAULTS
         if self.is_consul_up:
-            if may_fail:
+            if may_fail and self.has_consul:
                 yield "stop-consul", ""
             if len(self.members) < 6:
                 yield "add", self.chance.choice(spare)
@@ -56,7 +62,7 @@ class Script:
                 yield "drain", self.chance.choice(running)
         else:
             yield "start-consul", ""
-        if self.killed_replica is None and may_fail:
+        if self.killed_replica is None and may_fail and self.has_consul:
             yield "kill-replica", self.chance.choice("01")
         elif self.killed_replica is not None and self.is_consul_up:
             # Only Consul can tell it by which rings groups may still lie, and which shards are away.
@@ -65,6 +71,7 @@ class Script:
             yield "start", self.chance.choice(sorted(self.down))
         elif len(running) > 2 and may_fail:
             name = self.chance.choice(running)
+            yield "hang", name
             yield from [("kill", name), ("stop", name), ("restart", name)] if name in PERSISTENT else [("lose", name)]
 
     def add(self):
@@ -77,32 +84,32 @@ class Script:
             self.is_consul_up, self.killed_replica = True, None
         self.members |= {name} if action == "add" else set()
         self.members -= {name} if action == "drain" else set()
-        self.down |= {name} if action in ("kill", "stop", "lose") else set()
+        self.down |= {name} if action in ("kill", "stop", "lose", "hang") else set()
         self.down -= {name} if action == "start" else set()
         self.is_consul_up = action == "start-consul" or self.is_consul_up and action != "stop-consul"
         self.killed_replica = {"kill-replica": name, "start-replica": None}.get(action, self.killed_replica)
         self.steps += [f"{action} {name}".strip(), f"wait {self.chance.uniform(0.1, 2.5):.1f}"]
 
 
-def random_script(seed):
-    script = Script(random.Random(f"{seed}/script"))
+def random_script(seed, has_consul):
+    script = Script(random.Random(f"{seed}/script"), has_consul)
     for _ in range(STEPS):
         script.add()
     return script.steps
 
 
-def run(directory, seed, steps, figures=None):
+def run(directory, seed, steps, has_consul, figures=None):
     """None, or what was wrong, as text."""
     directory.mkdir()
     lab = Lab(directory)
     world = None
     try:
-        world = World(lab, seed)
+        world = World(lab, seed, has_consul=has_consul)
         world.run(steps)
         if figures is not None:
             figures.append(f"{world.traffic.requests} requests, {world.traffic.repeated} repeated; {told(world.log)}")
         return None
-    except AssertionError as error:
+    except (AssertionError, subprocess.TimeoutExpired) as error:
         return f"{error}\n{history(world, str(error))}\n{endings(lab)}"
     finally:
         lab.close()
@@ -147,13 +154,16 @@ def shrunk(steps, fails, deadline):
 
 
 @pytest.mark.seconds(600)
-def test_any_sequence_ends_as_with_one_pushgateway(tmp_path):
+@pytest.mark.parametrize("has_consul", [True, False], ids=["consul", "static"])
+def test_any_sequence_ends_as_with_one_pushgateway(tmp_path, has_consul):
+    """Without Consul there is one replica: several would not know of each other's hints."""
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
-    text = os.environ.get("STEPS") or EVERY_KIND
-    steps = random_script(seed) if text == "random" else [step.strip() for step in text.split(";") if step.strip()]
+    text = os.environ.get("STEPS") or (EVERY_KIND if has_consul else EVERY_KIND_WITHOUT_CONSUL)
+    given = [step.strip() for step in text.split(";") if step.strip()]
+    steps = random_script(seed, has_consul) if text == "random" else given
     print(f"SEED={seed}\nSTEPS={told(steps)!r}")
     figures = []
-    problem = run(tmp_path / "whole", seed, steps, figures)
+    problem = run(tmp_path / "whole", seed, steps, has_consul, figures)
     if problem is None:
         print(*figures)
         return
@@ -161,7 +171,7 @@ def test_any_sequence_ends_as_with_one_pushgateway(tmp_path):
     problems = [problem]
 
     def fails(shorter):
-        found = run(tmp_path / f"part-{len(problems)}", seed, shorter)
+        found = run(tmp_path / f"part-{len(problems)}", seed, shorter, has_consul)
         print(f"{'fails' if found else 'passes'}: {told(shorter)}")
         problems.append(found)
         return found is not None

@@ -1,10 +1,12 @@
-"""Shards, two replicas and Consul under random traffic, and the steps of a script that come over them.
+"""Shards, two replicas and Consul, or one replica by itself, under random traffic, and the steps of a script that come
+over them.
 
 A step is a line of text, as "kill a". One that makes no sense where it stands is passed over, so any part of a script
 is a script. What a step does is exact: see `_kill` and `_lose` for what a killed Pushgateway may take with it.
 """
 
 import contextlib
+import signal
 import time
 
 from . import scrape
@@ -19,40 +21,40 @@ PERSISTENT = "aceg"
 FEWEST_SHARDS = 2
 MOST_SHARDS = 6
 CHECK = {"interval": "1s", "timeout": "1s", "fall": 2, "rise": 1}
+FORWARD = {"response_timeout": "3s"}
 
 
 class World:
-    def __init__(self, lab, seed, group_count=200):
+    def __init__(self, lab, seed, group_count=200, has_consul=True):
         self.lab = lab
         self.log = []
-        self.consul = lab.consul(is_lasting=True)
-        self.is_consul_up = True
+        self.consul = lab.consul(is_lasting=True) if has_consul else None
+        self.is_consul_up = has_consul
         self.oracle = lab.pushgateway()
         self.gateways = {}
         self.members = set()
+        # Those that hang.
+        self.hung = set()
+        self.replicas = []
         for name in FIRST:
             self._start_member(name)
-        self.replicas = [
-            lab.shardd(
-                self._running(),
-                consul=self.consul,
-                consul_server={"register": False},
-                check=CHECK,
-                reconcile=OFTEN,
-                arguments=["--log.level=debug"],
-            )
-            for _ in range(2)
-        ]
-        self.up = [True, True]
-        for replica in self.replicas:
+        settings = {"check": CHECK, "reconcile": OFTEN, "forward": FORWARD, "arguments": ["--log.level=debug"]}
+        if has_consul:
+            settings["consul_server"] = {"register": False}
+        self.replicas = [lab.shardd(self._running(), consul=self.consul, **settings) for _ in range(1 + has_consul)]
+        self.up = [True for _ in self.replicas]
+        for replica in self.replicas if has_consul else ():
             wait_until(lambda: replica.ring()["source"] == "consul", "the ring comes from Consul")
         self.traffic = Traffic(seed, self._addresses, self.oracle, group_count)
 
     def _addresses(self):
         return [(index, replica.address) for index, replica in enumerate(self.replicas) if self.up[index]]
 
+    def _is_up(self, name):
+        return self.gateways[name].is_running and name not in self.hung
+
     def _running(self):
-        return [self.gateways[name] for name in sorted(self.members) if self.gateways[name].is_running]
+        return [self.gateways[name] for name in sorted(self.members) if self._is_up(name)]
 
     def run(self, script):
         """The whole of it: traffic, the steps, an end at which everything is up, and the comparison."""
@@ -79,13 +81,13 @@ class World:
         wait_reconciled(self.replicas, self._running(), timeout=40)
 
     def restore(self):
-        if not self.is_consul_up:
+        if self.consul and not self.is_consul_up:
             self.do("start-consul")
         for index, is_up in enumerate(self.up):
             if not is_up:
                 self.do(f"start-replica {index}")
         for name in sorted(self.members):
-            if not self.gateways[name].is_running:
+            if not self._is_up(name):
                 self.do(f"start {name}")
 
     # The steps
@@ -94,9 +96,12 @@ class World:
         time.sleep(float(seconds))
 
     def _add(self, name):
-        if name in self.members or len(self.members) == MOST_SHARDS or not self.is_consul_up:
+        if name in self.members or len(self.members) == MOST_SHARDS or not self._can_change():
             return False
         self._start_member(name)
+
+    def _can_change(self):
+        return self.is_consul_up or not self.consul
 
     def _start_member(self, name):
         file = self.lab.directory / f"{name}.data"
@@ -109,23 +114,37 @@ class World:
             self.gateways[name] = gateway
         self.gateways[name].start().wait_ready()
         self.members.add(name)
-        self.consul.register(self.gateways[name].address)
+        if self.consul:
+            self.consul.register(self.gateways[name].address)
+        else:
+            self._reload()
+
+    def _reload(self):
+        """The replica goes by a file that names the members, those that are down among them."""
+        for replica in self.replicas:
+            servers = [self.gateways[name].address.text for name in sorted(self.members)]
+            replica.change_config(pushgateway={"port": 9091, "servers": servers})
+            replica.send(signal.SIGHUP)
 
     def _drain(self, name):
         """Scale-in: the shard is empty when the command has ended, and is stopped then."""
-        if name not in self.members or not self.is_consul_up or not self.gateways[name].is_running:
+        if name not in self.members or not self._can_change() or not self._is_up(name):
             return False
         if len(self._running()) <= FEWEST_SHARDS:
             return False
         gateway = self.gateways[name]
         replica = self.replicas[self.up.index(True)]
-        self._list_shards()
+        if self.consul:
+            self._list_shards()
+        else:
+            self.members.remove(name)
+            self._reload()
         result = drain(replica, gateway)
         assert result.returncode == 0, f"drain {name}: {result}"
         left = scrape.held(gateway)
         assert not left, f"drain {name} has left {sorted(left)}"
         gateway.stop()
-        self.members.remove(name)
+        self.members.discard(name)
 
     def _kill(self, name):
         """SIGKILL of a shard with a file, which may be in the midst of a reconcile but loses nothing that it has taken."""
@@ -171,14 +190,25 @@ class World:
             self.gateways[name].kill()
             self.traffic.forget(lost)
 
+    def _hang(self, name):
+        """It answers nobody until it is started again, and goes on then with what its sockets have kept."""
+        if not self._may_go(name):
+            return False
+        self.hung.add(name)
+        self.gateways[name].pause()
+
     def _may_go(self, name):
         running = self._running()
         return name in self.members and self.gateways[name] in running and len(running) > FEWEST_SHARDS
 
     def _start(self, name):
-        if name not in self.members or self.gateways[name].is_running:
+        if name not in self.members or self._is_up(name):
             return False
-        self.gateways[name].start().wait_ready()
+        if name in self.hung:
+            self.hung.remove(name)
+            self.gateways[name].resume()
+        else:
+            self.gateways[name].start().wait_ready()
 
     def _stop_consul(self, _):
         if not self.is_consul_up:
@@ -193,7 +223,7 @@ class World:
         self.consul.start().wait_ready()
         for name in sorted(self.members):
             gateway = self.gateways[name]
-            self.consul.register(gateway.address, is_passing=gateway.is_running)
+            self.consul.register(gateway.address, is_passing=self._is_up(name))
         self.is_consul_up = True
 
     def _kill_replica(self, index):
