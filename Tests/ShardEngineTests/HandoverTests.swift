@@ -210,6 +210,16 @@ import Testing
         #expect(!bench.seen.contains { $0.ring.shards.contains(hanging) })
     }
 
+    @Test func withoutConsulAShardIsToldWhatItMissesWhileItIsCopiedFrom() {
+        let bench = Bench([a, b])
+        bench.change(to: [a])
+        #expect(bench.wait { bench.isInForce([a]) })
+        #expect(bench.handover.isInUse(b) && !bench.handover.isInUse(c))
+        bench.observe(1, .settled)
+        bench.observe(2, .settled)
+        #expect(bench.handover.isSettled && !bench.handover.isInUse(b))
+    }
+
     @Test func aRingThatComesBackIsNotVisited() {
         let bench = Bench([a, b])
         bench.change(to: [a])

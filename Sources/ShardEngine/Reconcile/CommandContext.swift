@@ -86,7 +86,7 @@ final class CommandContext {
             ring: ring,
             others: Set(known).subtracting(ring.shards).sorted(),
             isDue: !draining.isEmpty,
-            hold: configuration.consul == nil ? .zero : configuration.replicaLag,
+            hold: configuration.replicaLag,
             groupsPerSecond: configuration.reconcile.groupsPerSecond,
             check: configuration.check,
             draining: draining

@@ -68,7 +68,7 @@ final class Handover {
         announcement = Announcement(
             loop: loop,
             joining: { [unowned self] in joining($0) },
-            tell: { [unowned self] in tellMissed($0, $1) },
+            tell: { hints.deliver(to: $0, $1) },
             onEnd: { [unowned self] in announcementHasEnded($0, $1, next: $2) }
         )
         heardTimer = Timer(loop: loop) { [unowned self] in takeUpHeard() }
@@ -85,7 +85,11 @@ final class Handover {
 
     /// Whether the shard gets pushes, or is being emptied.
     func isInUse(_ shard: ShardAddress) -> Bool {
-        rings.ring.shards.contains(shard) && !suspects.contains(shard) || draining.contains(shard)
+        if draining.contains(shard) { return true }
+        guard !suspects.contains(shard) else { return false }
+        // Without Consul nobody tells which shards are being emptied.
+        let isCopied = store == nil && past.contains { $0.visit != .removal && $0.holding.contains(shard) }
+        return isCopied || rings.ring.shards.contains(shard)
     }
 
     /// Has the ring, made of a new membership, come into force.
@@ -102,7 +106,7 @@ final class Handover {
             announcement?.begin(ring, hold: hold)
             store?.add(StoredRing(ring))
             publish()
-            tellMissed(joining(ring)) {}
+            hints.deliver(to: joining(ring)) {}
         }
     }
 
@@ -122,17 +126,6 @@ final class Handover {
 
     private func joining(_ ring: Ring) -> [ShardAddress] {
         ring.shards.filter { !rings.ring.shards.contains($0) }
-    }
-
-    /// Tells shards what they have missed.
-    private func tellMissed(_ shards: [ShardAddress], _ done: @escaping () -> Void) {
-        var left = shards.count + 1
-        func told() {
-            left -= 1
-            if left == 0 { done() }
-        }
-        for shard in shards { hints.deliver(to: shard, told) }
-        told()
     }
 
     private func bringIntoForce(_ ring: Ring) {

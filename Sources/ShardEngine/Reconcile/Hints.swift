@@ -203,6 +203,17 @@ final class Hints {
         delivery.start()
     }
 
+    /// The same for several shards.
+    func deliver(to shards: [ShardAddress], _ done: @escaping () -> Void) {
+        var left = shards.count + 1
+        func told() {
+            left -= 1
+            if left == 0 { done() }
+        }
+        for shard in shards { deliver(to: shard, told) }
+        told()
+    }
+
     private func delivered(_ delivery: HintDelivery) {
         deliveries[delivery.shard] = nil
         if delivery.isComplete { unreached.remove(delivery.shard) } else { unreached.insert(delivery.shard) }
