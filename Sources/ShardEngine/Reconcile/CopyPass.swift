@@ -21,6 +21,8 @@ struct CopyPass {
     private var doubtful: [GroupLabels: Set<String>] = [:]
     /// Groups of which owners may have something that is gone from the shard.
     private var vanished: Set<GroupLabels> = []
+    /// When owners were about to be asked what they had of a group, before anything was pushed.
+    private var askedAt: [GroupLabels: MonotonicTime] = [:]
     /// Families that owners have got from clients since they were pushed: with each later push, owners will get them too.
     private var followed: [GroupLabels: Set<String>] = [:]
 
@@ -81,8 +83,9 @@ struct CopyPass {
     /// What there is to push by what owners hold now, as pushes may have gone to them alone, where the shard was too slow to
     /// be visited: a family that is pushed after such a one would take its place, and the copy would show nothing of it. Nil
     /// when owners cannot be asked.
-    private func upToDate(_ moves: [GroupMove]) -> [GroupMove]? {
+    private mutating func upToDate(_ moves: [GroupMove]) -> [GroupMove]? {
         let new = moves.filter { !run.ledger.hasPushed($0.copy.labels) }
+        for move in new { askedAt[move.copy.labels] = .now() }
         for (owner, moves) in Dictionary(grouping: new, by: \.owner) {
             guard let now = run.latest(owner) else { return nil }
             for move in moves { run.listings[owner]?.groups[move.copy.labels] = now.groups[move.copy.labels] }
@@ -165,11 +168,12 @@ struct CopyPass {
         return false
     }
 
-    /// The copy is gone: by a DELETE, unless the shard has lost everything.
+    /// The copy is gone: by a DELETE, unless the shard has lost everything, or another run has deleted it, as the owner has it.
     private mutating func hasVanished(_ group: GroupLabels) {
         doubtful[group] = nil
         followed[group] = nil
-        if let startTime, run.client.startTime(of: from) == startTime {
+        let isSwept = askedAt[group].map(run.mayBeSwept) ?? false
+        if let startTime, !isSwept, run.client.startTime(of: from) == startTime {
             vanished.insert(group)
         } else {
             didLookAfter(group)

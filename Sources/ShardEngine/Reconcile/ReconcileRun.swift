@@ -113,6 +113,11 @@ final class ReconcileRun {
     /// What has been done so far.
     var result: RunOutcome { outcome }
 
+    /// Whether another run may have deleted a copy whose owner had nothing of it at this time.
+    func mayBeSwept(since time: MonotonicTime) -> Bool {
+        settings.othersSweepAfter.map { MonotonicTime.now().since(time) >= $0 } ?? false
+    }
+
     /// Looks after what an earlier run has pushed and could not look after itself. Its owners are this run's, though the
     /// ring may be another one by now.
     func recover(_ journal: CopyJournal) {

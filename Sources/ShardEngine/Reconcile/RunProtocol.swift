@@ -53,8 +53,6 @@ final class RunProtocol {
     private var versions = VersionBook()
     /// Without Consul, what versions owners have been given is known here alone.
     private var pages: [VersionBook.PageKey: VersionBook.Page] = [:]
-    /// Without Consul, what has been pushed of a shard's copies and has yet to be looked after is known here alone.
-    private var journals: [ShardAddress: CopyJournal] = [:]
 
     /// - Parameters:
     ///   - lock: nil without Consul.
@@ -123,7 +121,7 @@ final class RunProtocol {
             awaitObjections(order)
             if let objection = objection(order) { return .ended(RunOutcome(problems: [objection])) }
         }
-        switch readVersions(order).flatMap({ lock?.readJournals() ?? .success(Array(journals.values)) }) {
+        switch readVersions(order).flatMap({ lock?.readJournals() ?? .success([]) }) {
         case .failure(let failure): return .failed(failure.reason)
         case .success(let journals):
             let recoveries = journals.map { recover($0, order) }
@@ -154,14 +152,6 @@ final class RunProtocol {
         return recovery
     }
 
-    private func write(_ journal: CopyJournal?, from shard: ShardAddress) -> Bool {
-        guard let lock else {
-            journals[shard] = journal
-            return true
-        }
-        return lock.write(journal, from: shard)
-    }
-
     private func settings(_ order: Order) -> RunSettings {
         RunSettings(
             ring: order.ring,
@@ -181,9 +171,10 @@ final class RunProtocol {
             },
             versions: versions,
             absences: order.absences,
-            journal: { [unowned self] in write($0, from: $1) },
+            journal: { [unowned self] in lock?.write($0, from: $1) ?? true },
             mayGoOn: { [unowned self] in !isInterrupted && lock?.isHeld != false },
-            objection: { [unowned self] in objection(order) }
+            objection: { [unowned self] in objection(order) },
+            othersSweepAfter: lock == nil ? order.hold : nil
         )
     }
 

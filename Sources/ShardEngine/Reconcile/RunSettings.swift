@@ -27,6 +27,9 @@ struct RunSettings {
     var mayGoOn: () -> Bool = { true }
     /// Why no copy may be deleted any more, as replicas go by other rings by now; nil when copies may be.
     var objection: () -> String? = { nil }
+    /// How soon after it has copied a group another run, of which this one does not know, may delete the copy; nil where
+    /// there can be no other run.
+    var othersSweepAfter: TimeSpan?
 
     /// How many of a shard's strays are seen to between two looks: what was read must not be old when it is pushed, and a
     /// look at a large shard takes its time.
