@@ -192,8 +192,8 @@ public final class Server {
     }
 
     private func noteAbsences(_ ring: Ring) {
-        let (lag, noticeTime) = (configuration.replicaLag, configuration.noticeTime)
-        absences.willUse(ring.shards, after: self.ring.shards, noticeTime: noticeTime, lag: lag)
+        (absences.lag, absences.noticeTime) = (configuration.replicaLag, configuration.noticeTime)
+        absences.willUse(ring.shards, after: self.ring.shards)
     }
 
     private func missed(_ shard: ShardAddress, _ path: [UInt8], _ done: @escaping () -> Void) {
@@ -236,7 +236,7 @@ public final class Server {
             rings: handover.rings,
             isSettled: handover.isSettled,
             untold: untold,
-            absences: absences.known
+            absences: absences
         )
         reconciler.update(input)
     }

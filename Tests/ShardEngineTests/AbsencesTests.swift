@@ -9,31 +9,28 @@ import Testing
     private let other = ShardAddress(host: "10.0.0.2", port: 9091)
     private static let second: Int64 = 1_000_000_000
 
-    /// The shard has to leave at the first of these times, has left at the second, and is seen to be back at the third.
+    /// The shard has to leave at the first of these times, has left at the second, and is seen to be back at the third, if it
+    /// is.
     private func absences(
-        _ times: (leaves: Int64, gone: Int64, back: Int64),
+        _ times: (leaves: Int64, gone: Int64, back: Int64?),
         noticeTime: TimeSpan? = .seconds(10)
     ) -> Absences {
         var absences = Absences()
+        (absences.noticeTime, absences.lag) = (noticeTime, .seconds(2))
         let (both, one) = ([shard, other], [other])
         func willUse(_ shards: [ShardAddress], after before: [ShardAddress], at seconds: Int64) {
-            absences.willUse(
-                shards,
-                after: before,
-                noticeTime: noticeTime,
-                lag: .seconds(2),
-                at: seconds * AbsencesTests.second
-            )
+            absences.willUse(shards, after: before, at: seconds * AbsencesTests.second)
         }
         willUse(one, after: both, at: times.leaves)
         absences.didUse(one, at: times.gone * AbsencesTests.second)
-        willUse(both, after: one, at: times.back)
-        absences.didUse(both, at: (times.back + 2) * AbsencesTests.second)
+        guard let back = times.back else { return absences }
+        willUse(both, after: one, at: back)
+        absences.didUse(both, at: (back + 2) * AbsencesTests.second)
         return absences
     }
 
     /// Which version a family is that the shard got at that time, in seconds.
-    private func version(_ absences: Absences, pushedAt: Double) -> Int64? {
+    private func version(_ absences: Absences, pushedAt: Double, now: Int64 = 400) -> Int64? {
         let time = Int64(pushedAt * 1e9)
         var listing = ShardListing()
         listing.groups[group] = GroupCopy(
@@ -41,7 +38,7 @@ import Testing
             wasLastPushSuccessful: true,
             families: ["f": FamilyCopy(pushedAt: time)]
         )
-        listing.correct(by: absences.known[shard] ?? [])
+        listing.correct(by: absences.times(of: shard, at: now * AbsencesTests.second))
         return (listing.groups[group]?.families["f"]?.version).map { $0 == time ? nil : $0 / AbsencesTests.second }
             ?? nil
     }
@@ -65,19 +62,26 @@ import Testing
     }
 
     @Test func onlyWhatCameAboutWhenItWasSeenToBeBackIsLate() {
-        let times = (leaves: Int64(100), gone: Int64(103), back: Int64(300))
+        let times = (leaves: Int64(100), gone: Int64(103), back: Int64?.some(300))
         #expect(version(absences(times), pushedAt: 289) == nil)
         #expect(version(absences(times), pushedAt: 291) == 100)
         #expect(version(absences(times, noticeTime: nil), pushedAt: 289) == 100)
     }
 
     @Test func anAbsenceThatIsShorterThanReplicasAreApartIsNone() {
-        #expect(absences((leaves: 100, gone: 103, back: 104)).known.isEmpty)
+        #expect(absences((leaves: 100, gone: 103, back: 104)).times(of: shard).isEmpty)
+    }
+
+    @Test func aShardThatHasNotBeenSeenToBeBackIsAbsentStill() {
+        let times = (leaves: Int64(100), gone: Int64(103), back: Int64?.none)
+        #expect(version(absences(times, noticeTime: nil), pushedAt: 200, now: 300) == 100)
+        #expect(version(absences(times), pushedAt: 200, now: 300) == nil)
+        #expect(version(absences(times), pushedAt: 200, now: 201) == 100)
     }
 
     @Test func aShardThatIsNewHasNotBeenAbsent() {
         var absences = Absences()
-        absences.willUse([shard, other], after: [other], noticeTime: .seconds(10), lag: .seconds(2), at: 0)
-        #expect(absences.known.isEmpty)
+        absences.willUse([shard, other], after: [other], at: 0)
+        #expect(absences.times(of: shard).isEmpty)
     }
 }

@@ -83,6 +83,8 @@ def test_what_a_shard_does_late_is_not_newer_than_what_others_have_got_meanwhile
     hanging, replica = cluster.shards[1], cluster.replicas[0]
     paths = cluster.owned_by(hanging, "/metrics/job/late", 20)
     hanging.pause()
+    # By then all of its threads have stopped.
+    time.sleep(0.2)
     with concurrent.futures.ThreadPoolExecutor(len(paths)) as pool:
         answers = list(pool.map(lambda path: replica.push(path, "# TYPE x counter\nx 1\n", "POST"), paths))
     assert {answer.status for answer in answers} == {504}

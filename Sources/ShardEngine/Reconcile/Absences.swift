@@ -12,40 +12,50 @@ struct Absence: Equatable, Sendable {
     var until: Int64
 }
 
-/// The latest absences of all shards; loop-confined.
-struct Absences {
+/// The latest absences of all shards.
+struct Absences: Sendable {
     private struct Departure {
         var leftAt: Int64
         /// When the ring without the shard was in force.
         var goneAt: Int64?
     }
 
+    /// How long it may take until a shard that hung is seen to be back; nil where that is not known.
+    var noticeTime: TimeSpan?
+    /// How far apart replicas may be.
+    var lag = TimeSpan.zero
     /// Of shards that are back.
-    private(set) var known: [ShardAddress: [Absence]] = [:]
+    private var past: [ShardAddress: [Absence]] = [:]
     private var departures: [ShardAddress: Departure] = [:]
 
-    /// A ring of these shards is about to take the place of that in force.
+    /// When the shard was absent, and is.
     ///
-    /// - Parameters:
-    ///   - noticeTime: how long it may take until a shard that hung is seen to be back; nil where that is not known.
-    ///   - lag: how far apart replicas may be.
-    ///   - now: in nanoseconds since 1970.
+    /// - Parameter now: in nanoseconds since 1970, as elsewhere.
+    func times(of shard: ShardAddress, at now: Int64 = wallClockNanoseconds()) -> [Absence] {
+        let present = departures[shard].flatMap { absence($0, seenAt: now, until: .max) }
+        return (past[shard] ?? []) + (present.map { [$0] } ?? [])
+    }
+
+    /// A ring of these shards is about to take the place of that in force.
     mutating func willUse(
         _ shards: [ShardAddress],
         after before: [ShardAddress],
-        noticeTime: TimeSpan?,
-        lag: TimeSpan,
         at now: Int64 = wallClockNanoseconds()
     ) {
         for shard in before where !shards.contains(shard) { departures[shard] = Departure(leftAt: now) }
         for shard in shards where !before.contains(shard) {
-            guard let departure = departures.removeValue(forKey: shard), let goneAt = departure.goneAt else { continue }
-            let from = max(goneAt + Int64(lag.nanoseconds), noticeTime.map { now - Int64($0.nanoseconds) } ?? .min)
-            let until = now + Absences.lateTime
-            guard from < until else { continue }
-            let absence = Absence(leftAt: departure.leftAt, from: from, until: until)
-            known[shard] = (known[shard] ?? []).suffix(Absences.limit - 1) + [absence]
+            guard let departure = departures.removeValue(forKey: shard),
+                let absence = absence(departure, seenAt: now, until: now + Absences.lateTime)
+            else { continue }
+            past[shard] = (past[shard] ?? []).suffix(Absences.limit - 1) + [absence]
         }
+    }
+
+    /// - Parameter seenAt: by when the shard was seen to be back.
+    private func absence(_ departure: Departure, seenAt: Int64, until: Int64) -> Absence? {
+        guard let goneAt = departure.goneAt else { return nil }
+        let from = max(goneAt + Int64(lag.nanoseconds), noticeTime.map { seenAt - Int64($0.nanoseconds) } ?? .min)
+        return from < until ? Absence(leftAt: departure.leftAt, from: from, until: until) : nil
     }
 
     /// A ring of these shards has taken the place of another one.

@@ -62,8 +62,7 @@ struct ReconcilerInput: Sendable {
     var isSettled: Bool
     /// Shards that have yet to be told what they have missed.
     var untold: Set<ShardAddress>
-    /// Of shards that are back.
-    var absences: [ShardAddress: [Absence]]
+    var absences: Absences
 }
 
 /// What happens on the reconciler's thread.
@@ -170,7 +169,7 @@ private final class ReconcilerWork {
             check: input.configuration.check,
             untold: { [unowned self] in self.input?.untold ?? [] },
             isOutdated: { [unowned self] in isRescheduled },
-            absences: { [unowned self] in self.input?.absences[$0] ?? [] }
+            absences: { [unowned self] in self.input?.absences.times(of: $0) ?? [] }
         )
         switch runs?.perform(order) {
         case .ended(let outcome):

@@ -20,7 +20,7 @@ final class RunProtocol {
         var untold: () -> Set<ShardAddress> = { [] }
         /// Whether this replica's rings have changed since.
         var isOutdated: () -> Bool = { false }
-        /// When a shard that is back was absent, as far as this replica knows by now.
+        /// When a shard was absent, or is, as far as this replica knows by now.
         var absences: (ShardAddress) -> [Absence] = { _ in [] }
         /// Of `others`, those that are being emptied.
         var draining: [ShardAddress] = []

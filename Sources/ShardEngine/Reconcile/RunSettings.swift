@@ -19,7 +19,7 @@ struct RunSettings {
     var isTrusted: (ShardAddress, String?) -> Bool = { $1 != nil }
     /// Which versions owners have been given.
     var versions = VersionBook()
-    /// When a shard that is back was absent.
+    /// When a shard was absent, or is.
     var absences: (ShardAddress) -> [Absence] = { _ in [] }
     /// Writes down what is about to be pushed of a shard's copies, and, given nil, forgets it; tells whether it could.
     var journal: (CopyJournal?, ShardAddress) -> Bool = { _, _ in true }
