@@ -15,7 +15,7 @@ def test_a_shard_that_hangs_in_the_midst_of_a_run_gives_nothing_that_is_void(lab
     """Requests do not wait for it meanwhile: what it has of their groups is older than what owners have, and they have it
     alone."""
     cluster = Cluster(lab, 2, spare=2, consul=True, replicas=2, reconcile={"groups_per_second": 30})
-    paths = [f"/metrics/job/midst/number/{number}" for number in range(1000)]
+    paths = [f"/metrics/job/midst/number/{number}" for number in range(1200)]
     before = owners(cluster.idle, cluster.shards, paths)
     new = {shard.address.text for shard in cluster.spare}
     after = owners(cluster.idle, cluster.shards + cluster.spare, paths)
