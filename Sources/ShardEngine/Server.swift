@@ -194,6 +194,7 @@ public final class Server {
     private func noteAbsences(_ ring: Ring) {
         (absences.lag, absences.noticeTime) = (configuration.replicaLag, configuration.noticeTime)
         absences.willUse(ring.shards, after: self.ring.shards)
+        tellReconciler()
     }
 
     private func missed(_ shard: ShardAddress, _ path: [UInt8], _ done: @escaping () -> Void) {

@@ -79,6 +79,17 @@ import Testing
         #expect(version(absences(times), pushedAt: 200, now: 201) == 100)
     }
 
+    @Test func aShardThatGoesAgainBeforeItIsOnTheRingIsAbsentStill() {
+        var absences = absences((leaves: 100, gone: 103, back: nil), noticeTime: nil)
+        absences.willUse([shard, other], after: [other], at: 112 * AbsencesTests.second)
+        absences.willUse([other], after: [other], at: 113 * AbsencesTests.second)
+        #expect(version(absences, pushedAt: 200) == 100)
+        absences.willUse([shard, other], after: [other], at: 201 * AbsencesTests.second)
+        absences.didUse([shard, other], at: 203 * AbsencesTests.second)
+        #expect(version(absences, pushedAt: 200) == 100)
+        #expect(version(absences, pushedAt: 202) == nil)
+    }
+
     @Test func aShardThatIsNewHasNotBeenAbsent() {
         var absences = Absences()
         absences.willUse([shard, other], after: [other], at: 0)

@@ -38,7 +38,7 @@ EVERY_KIND_WITHOUT_CONSUL = (
 class Script:
     """Steps at random, all of which make sense where they stand."""
 
-    def __init__(self, chance, has_consul=True):
+    def __init__(self, chance, has_consul):
         self.chance = chance
         self.has_consul = has_consul
         self.members = set(FIRST)

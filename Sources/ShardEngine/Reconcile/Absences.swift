@@ -18,6 +18,8 @@ struct Absences: Sendable {
         var leftAt: Int64
         /// When the ring without the shard was in force.
         var goneAt: Int64?
+        /// When the shard was seen to be back; nil while it is not, or not any more.
+        var backAt: Int64?
     }
 
     /// How long it may take until a shard that hung is seen to be back; nil where that is not known.
@@ -32,8 +34,7 @@ struct Absences: Sendable {
     ///
     /// - Parameter now: in nanoseconds since 1970, as elsewhere.
     func times(of shard: ShardAddress, at now: Int64 = wallClockNanoseconds()) -> [Absence] {
-        let present = departures[shard].flatMap { absence($0, seenAt: now, until: .max) }
-        return (past[shard] ?? []) + (present.map { [$0] } ?? [])
+        (past[shard] ?? []) + [departures[shard].flatMap { absence($0, at: now) }].compactMap { $0 }
     }
 
     /// A ring of these shards is about to take the place of that in force.
@@ -43,26 +44,30 @@ struct Absences: Sendable {
         at now: Int64 = wallClockNanoseconds()
     ) {
         for shard in before where !shards.contains(shard) { departures[shard] = Departure(leftAt: now) }
-        for shard in shards where !before.contains(shard) {
-            guard let departure = departures.removeValue(forKey: shard),
-                let absence = absence(departure, seenAt: now, until: now + Absences.lateTime)
-            else { continue }
-            past[shard] = (past[shard] ?? []).suffix(Absences.limit - 1) + [absence]
+        for (shard, departure) in departures where !before.contains(shard) {
+            departures[shard]?.backAt = shards.contains(shard) ? departure.backAt ?? now : nil
         }
-    }
-
-    /// - Parameter seenAt: by when the shard was seen to be back.
-    private func absence(_ departure: Departure, seenAt: Int64, until: Int64) -> Absence? {
-        guard let goneAt = departure.goneAt else { return nil }
-        let from = max(goneAt + Int64(lag.nanoseconds), noticeTime.map { seenAt - Int64($0.nanoseconds) } ?? .min)
-        return from < until ? Absence(leftAt: departure.leftAt, from: from, until: until) : nil
     }
 
     /// A ring of these shards has taken the place of another one.
     mutating func didUse(_ shards: [ShardAddress], at now: Int64 = wallClockNanoseconds()) {
-        for shard in departures.keys where !shards.contains(shard) && departures[shard]?.goneAt == nil {
-            departures[shard]?.goneAt = now
+        for (shard, departure) in departures {
+            if !shards.contains(shard) {
+                departures[shard]?.goneAt = departure.goneAt ?? now
+            } else if departure.goneAt != nil {
+                departures[shard] = nil
+                guard let absence = absence(departure, at: now) else { continue }
+                past[shard] = (past[shard] ?? []).suffix(Absences.limit - 1) + [absence]
+            }
         }
+    }
+
+    private func absence(_ departure: Departure, at now: Int64) -> Absence? {
+        guard let goneAt = departure.goneAt else { return nil }
+        let noticed = noticeTime.map { (departure.backAt ?? now) - Int64($0.nanoseconds) } ?? .min
+        let from = max(goneAt + Int64(lag.nanoseconds), noticed)
+        let until = departure.backAt.map { $0 + Absences.lateTime } ?? .max
+        return from < until ? Absence(leftAt: departure.leftAt, from: from, until: until) : nil
     }
 
     /// By when a shard that hung has done what its sockets have kept, in nanoseconds: before any replica gives it requests
