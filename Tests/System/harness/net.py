@@ -9,6 +9,25 @@ from typing import NamedTuple
 _hosts = itertools.count(1)
 
 
+def _claim_network():
+    """A number that no other test run on this machine has: 127.NUMBER.0.0/16 is this run's. The claim, a socket with that
+    name in the abstract namespace (unix(7)), ends with the process, however it ends."""
+    first = os.getpid()
+    for offset in range(200):
+        number = 16 + (first + offset) % 200
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0shardd-tests-{number}")
+        except OSError:
+            claim.close()
+            continue
+        return number, claim
+    raise OSError("200 test runs have all networks of loopback that tests use")
+
+
+_network, _claim = _claim_network()
+
+
 class Address(NamedTuple):
     host: str
     port: int
@@ -23,9 +42,9 @@ class Address(NamedTuple):
 
 
 def new_host():
-    """A loopback address that nobody else in this run has; the second byte keeps two runs apart."""
+    """A loopback address that nobody else has, in this run or in another one."""
     number = next(_hosts)
-    return f"127.{16 + os.getpid() % 200}.{number // 250}.{1 + number % 250}"
+    return f"127.{_network}.{number // 250}.{1 + number % 250}"
 
 
 def new_address(host=None):
