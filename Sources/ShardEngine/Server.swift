@@ -18,6 +18,7 @@ public final class Server {
     private let discovery: Discovery
     private let ringBuilder: RingBuilder
     private let resolver: Resolver
+    private let stores: StoreWatch
     private let hints: Hints
     private let handover: Handover
     private let reconciler: Reconciler
@@ -26,7 +27,9 @@ public final class Server {
     private var ring: Ring
     private var configuration: Configuration
     private var membership: Membership
-    private var generation = 1
+    /// The addresses of which the latest ring was made, or is being made; nil before the first.
+    private var selected: [ShardAddress]?
+    private var generation = 0
     private var absences = Absences()
     private var ringChangedAt = wallClock()
     /// Shards that have yet to be told what they have missed.
@@ -80,7 +83,8 @@ public final class Server {
             logger: logger
         )
         membership = Membership(servers: configuration)
-        ring = Ring(shards: membership.shards, vnodes: configuration.hash.vnodes)
+        ring = Ring(shards: [], vnodes: configuration.hash.vnodes)
+        stores = StoreWatch(loop: loop, resolver: resolver, configuration: configuration, logger: logger)
         ringBuilder = RingBuilder(mailbox: loop.mailbox)
         self.resolver = resolver
         hints = Hints(loop: loop, resolver: resolver, logger: logger)
@@ -108,20 +112,26 @@ public final class Server {
         changed = { [unowned self] in membershipChanged($0) }
         ringsChanged = { [unowned self] in use($0) }
         runsChanged = { [unowned self] in handover.observe($0) }
-        counted = { [unowned self] in reconcileMetrics = $0 }
+        counted = { [unowned self] in
+            reconcileMetrics = $0
+            stores.noteGroups($0.groups)
+        }
+        stores.onChange = { [unowned self] in storesChanged() }
         hints.isInUse = { [unowned self] in handover.isInUse($0) }
         hints.onUntold = { [unowned self] shards in
             untold = shards
             tellReconciler()
         }
         connectParts()
-        // The first pushes must find a ring, so the first one is there before anything is accepted.
         workers.use(handover.rings)
         useStores()
         tellReconciler()
         reconciler.start()
         discovery.start()
-        handover.begin { [unowned self] in accept() }
+        // The first pushes must find a ring, so the first one is there before anything is accepted.
+        identifyShards(isFirst: true) { [unowned self] in
+            handover.begin { [unowned self] in accept() }
+        }
     }
 
     private func accept() {
@@ -153,10 +163,12 @@ public final class Server {
     /// Has the worker tell of shards that missed something, or that answer again, wherever its loop is.
     private func connectToHandover(_ worker: Worker) {
         let mailbox = worker.loop.mailbox
-        worker.forwarder.onMissed = { [unowned self] shard, path, done in
+        worker.forwarder.onMissed = { [unowned self] shard, path, doneBy, done in
             let done = LoopBound(done)
             onOwnLoop(from: mailbox) { server in
-                server.missed(shard, path) { [unowned server] in server.answer(on: mailbox) { done.value() } }
+                server.missed(shard, path, doneBy: doneBy) { [unowned server] in
+                    server.answer(on: mailbox) { done.value() }
+                }
             }
         }
         worker.onSuspect = { [unowned self] shard in
@@ -180,25 +192,51 @@ public final class Server {
     private func membershipChanged(_ membership: Membership) {
         let isFirst = self.membership.source == .config
         self.membership = membership
-        rebuildRing(isFirst: isFirst)
+        identifyShards(isFirst: isFirst)
     }
 
-    private func rebuildRing(isFirst: Bool = false) {
-        let membership = self.membership
-        ringBuilder.build(shards: membership.shards, vnodes: configuration.hash.vnodes) { [unowned self] ring in
+    /// Finds out who is behind the addresses of the membership, and makes the ring of those that are a store each.
+    private func identifyShards(isFirst: Bool, _ done: @escaping () -> Void = {}) {
+        watchStores()
+        stores.identify(membership.shards) { [unowned self] in rebuildRing(isFirst: isFirst, done) }
+    }
+
+    private func watchStores() {
+        let others = handover.rings.others.flatMap(\.ring.shards)
+        let known = membership.shards + configuration.servers + handover.rings.ring.shards + handover.draining + others
+        stores.watch(Set(known), configuration)
+    }
+
+    private func storesChanged() {
+        handover.stores = stores.map
+        guard let selected, selected != stores.select(membership.shards) else { return }
+        rebuildRing()
+    }
+
+    private func rebuildRing(isFirst: Bool = false, _ done: @escaping () -> Void = {}) {
+        handover.stores = stores.map
+        let shards = stores.select(membership.shards)
+        selected = shards
+        ringBuilder.build(shards: shards, vnodes: configuration.hash.vnodes) { [unowned self] ring in
             noteAbsences(ring)
             handover.change(to: ring, isFirst: isFirst)
+            done()
         }
     }
 
     private func noteAbsences(_ ring: Ring) {
         (absences.lag, absences.noticeTime) = (configuration.replicaLag, configuration.noticeTime)
-        absences.willUse(ring.shards, after: self.ring.shards)
+        absences.willUse(ring.shards, after: self.ring.shards, stores: stores.map)
         tellReconciler()
     }
 
-    private func missed(_ shard: ShardAddress, _ path: [UInt8], _ done: @escaping () -> Void) {
-        if configuration.movesGroups { hints.add(shard, path: path, done) } else { done() }
+    private func missed(
+        _ shard: ShardAddress,
+        _ path: [UInt8],
+        doneBy: ShardAddress,
+        _ done: @escaping () -> Void
+    ) {
+        if configuration.movesGroups { hints.add(shard, path: path, doneBy: doneBy, done) } else { done() }
     }
 
     /// Keeps what a replica's end must not undo in Consul, where there is one.
@@ -214,6 +252,7 @@ public final class Server {
     /// Routes pushes by other rings, and tells of it where another one is in force.
     private func use(_ rings: RingSet) {
         workers.use(rings)
+        watchStores()
         let present = ring
         ring = rings.ring
         defer { tellReconciler() }
@@ -315,7 +354,9 @@ extension Server: AdminDelegate {
             polls: discovery.metrics.polls,
             lastPollSuccess: discovery.metrics.lastSuccess,
             reconcile: reconcileMetrics,
-            draining: handover.draining
+            draining: handover.draining,
+            sameStoreCount: stores.sameStoreCount,
+            restartCounts: stores.restartCounts
         )
     }
 
@@ -357,6 +398,7 @@ extension Server: AdminDelegate {
         workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }
         discovery.apply(loaded)
         tellReconciler()
+        watchStores()
         if loaded.hash.vnodes != hadVnodes { rebuildRing() }
     }
 

@@ -8,6 +8,7 @@ import Testing
     private let shard = ShardAddress(host: "10.0.0.1", port: 9091)
     private let other = ShardAddress(host: "10.0.0.2", port: 9091)
     private static let second: Int64 = 1_000_000_000
+    private var stores: StoreMap { StoreMap(identities: [shard: StoreIdentity(process: "first")]) }
 
     /// The shard has to leave at the first of these times, has left at the second, and is seen to be back at the third, if it
     /// is.
@@ -19,7 +20,7 @@ import Testing
         (absences.noticeTime, absences.lag) = (noticeTime, .seconds(2))
         let (both, one) = ([shard, other], [other])
         func willUse(_ shards: [ShardAddress], after before: [ShardAddress], at seconds: Int64) {
-            absences.willUse(shards, after: before, at: seconds * AbsencesTests.second)
+            absences.willUse(shards, after: before, stores: stores, at: seconds * AbsencesTests.second)
         }
         willUse(one, after: both, at: times.leaves)
         absences.didUse(one, at: times.gone * AbsencesTests.second)
@@ -30,7 +31,8 @@ import Testing
     }
 
     /// Which version a family is that the shard got at that time, in seconds.
-    private func version(_ absences: Absences, pushedAt: Double, now: Int64 = 400) -> Int64? {
+    private func version(_ absences: Absences, pushedAt: Double, now: Int64 = 400, process: String = "first") -> Int64?
+    {
         let time = Int64(pushedAt * 1e9)
         var listing = ShardListing()
         listing.groups[group] = GroupCopy(
@@ -38,7 +40,7 @@ import Testing
             wasLastPushSuccessful: true,
             families: ["f": FamilyCopy(pushedAt: time)]
         )
-        listing.correct(by: absences.times(of: shard, at: now * AbsencesTests.second))
+        listing.correct(by: absences.times(of: shard, at: now * AbsencesTests.second), process: process)
         return (listing.groups[group]?.families["f"]?.version).map { $0 == time ? nil : $0 / AbsencesTests.second }
             ?? nil
     }
@@ -81,18 +83,37 @@ import Testing
 
     @Test func aShardThatGoesAgainBeforeItIsOnTheRingIsAbsentStill() {
         var absences = absences((leaves: 100, gone: 103, back: nil), noticeTime: nil)
-        absences.willUse([shard, other], after: [other], at: 112 * AbsencesTests.second)
-        absences.willUse([other], after: [other], at: 113 * AbsencesTests.second)
+        absences.willUse([shard, other], after: [other], stores: stores, at: 112 * AbsencesTests.second)
+        absences.willUse([other], after: [other], stores: stores, at: 113 * AbsencesTests.second)
         #expect(version(absences, pushedAt: 200) == 100)
-        absences.willUse([shard, other], after: [other], at: 201 * AbsencesTests.second)
+        absences.willUse([shard, other], after: [other], stores: stores, at: 201 * AbsencesTests.second)
         absences.didUse([shard, other], at: 203 * AbsencesTests.second)
         #expect(version(absences, pushedAt: 200) == 100)
         #expect(version(absences, pushedAt: 202) == nil)
     }
 
+    /// Only what its own sockets have kept is late.
+    @Test func anotherProcessHasNotBeenAbsent() {
+        let absences = absences((leaves: 100, gone: 103, back: 112))
+        #expect(version(absences, pushedAt: 108, process: "second") == nil)
+    }
+
+    /// Two changes of the ring overlap: the shard is to leave, and is back before the ring without it is in force.
+    @Test func aShardThatIsBackBeforeItHasLeftIsNotAbsentAfterwards() {
+        var absences = Absences()
+        absences.lag = .milliseconds(400)
+        absences.willUse([other], after: [shard, other], stores: stores, at: 100 * AbsencesTests.second)
+        absences.willUse([shard, other], after: [shard, other], stores: stores, at: 101 * AbsencesTests.second)
+        absences.didUse([other], at: 102 * AbsencesTests.second)
+        #expect(version(absences, pushedAt: 103) == nil)
+        absences.didUse([shard, other], at: 104 * AbsencesTests.second)
+        #expect(version(absences, pushedAt: 103) == nil)
+        #expect(version(absences, pushedAt: 300) == nil)
+    }
+
     @Test func aShardThatIsNewHasNotBeenAbsent() {
         var absences = Absences()
-        absences.willUse([shard, other], after: [other], at: 0)
+        absences.willUse([shard, other], after: [other], stores: stores, at: 0)
         #expect(absences.times(of: shard).isEmpty)
     }
 }

@@ -201,7 +201,7 @@ import Testing
         let (descriptor, port) = listenOnLoopback()
         defer { close(descriptor) }
         let hanging = ShardAddress(host: "127.0.0.1", port: port)
-        bench.hints.add(hanging, path: Array("/metrics/job/a".utf8)) {}
+        bench.hints.add(hanging, path: Array("/metrics/job/a".utf8), doneBy: a) {}
         bench.change(to: [a, hanging])
         // It is being told what it has missed.
         #expect(!bench.wait { bench.isInForce([a, hanging]) })

@@ -17,22 +17,28 @@ import Testing
             _ visit: Visit,
             old: ScriptedShard = ScriptedShard { _, _ in .answer },
             new: ScriptedShard = ScriptedShard { _, _ in .answer },
-            isReconcileDue: Bool = false
+            isReconcileDue: Bool = false,
+            processes: [String?] = ["one", "two"]
         ) throws {
             (self.old, self.new) = (old, new)
             engine = try EngineUnderTest(shards: [old.address, new.address]) {
                 $0.forward.responseTimeout = .seconds(2)
             }
             path = engine.path(ownedBy: new.address)
+            var stores = StoreMap()
+            for (shard, process) in zip([old, new], processes) {
+                stores.identities[shard.address] = process.map { StoreIdentity(process: $0) }
+            }
             missed.value.result = []
             let rings = RingSet(
                 ring: engine.ring,
                 others: [OtherRing(ring: Ring(shards: [old.address], vnodes: 10), visit: visit)],
-                isReconcileDue: isReconcileDue
+                isReconcileDue: isReconcileDue,
+                stores: stores
             )
             engine.onLoop { [missed] worker in
                 worker.forwarder.use(rings)
-                worker.forwarder.onMissed = { shard, path, done in
+                worker.forwarder.onMissed = { shard, path, _, done in
                     missed.value.result?.append("\(shard) \(String(decoding: path, as: UTF8.self))")
                     done()
                 }
@@ -76,6 +82,26 @@ import Testing
         #expect(pair.send("POST") == 200 && pair.send("PUT") == 200)
         #expect(pair.oldMethods == ["DELETE", "DELETE"] && pair.newMethods == ["POST", "PUT"])
         #expect(pair.old.requests[0].contains("Content-Length: 0\r\n"))
+    }
+
+    /// Under two addresses, or where nobody can tell, a DELETE might remove the push itself.
+    @Test(arguments: [["one", "one"], ["one", nil], [nil, "two"], [nil, nil]], [Visit.sweep, .removal])
+    func nothingIsRemovedButFromAnotherStore(processes: [String?], visit: Visit) throws {
+        let pair = try Pair(visit, processes: processes)
+        defer { pair.engine.stop() }
+        #expect(pair.send("POST") == 200 && pair.send("PUT") == 200)
+        #expect(pair.oldMethods.isEmpty && pair.newMethods == ["POST", "PUT"])
+    }
+
+    /// A client's DELETE is forwarded wherever the group may be, but for the store that has had it.
+    @Test func aClientsDeleteGoesToStoresThatCannotBeTold() throws {
+        let unknown = try Pair(.removal, processes: [nil, nil])
+        defer { unknown.engine.stop() }
+        #expect(unknown.send("DELETE", body: "") == 200 && unknown.oldMethods == ["DELETE"])
+        let same = try Pair(.copy, processes: ["one", "one"])
+        defer { same.engine.stop() }
+        #expect(same.send("POST") == 200 && same.send("DELETE", body: "") == 200)
+        #expect(same.oldMethods.isEmpty && same.newMethods == ["POST", "DELETE"])
     }
 
     @Test func whatIsStillCopiedIsNotSwept() throws {

@@ -83,6 +83,16 @@ struct MetricsExposition: ~Copyable {
         text.sample(Double(status.generation))
         text.family("shardd_ring_shards", .gauge, "Shards on the ring.")
         text.sample(Double(status.ring.shards.count))
+        text.family(
+            "shardd_shards_same_store",
+            .gauge,
+            "Addresses left off the ring because another one leads to the same Pushgateway."
+        )
+        text.sample(Double(status.sameStoreCount))
+        text.family("shardd_shard_restarts_total", .counter, "How often a shard was found to be restarted.")
+        for (shard, count) in status.restartCounts.sorted(by: { $0.key < $1.key }) {
+            text.sample(Double(count), labels: [("shard", shard.text)])
+        }
         text.family("shardd_ring_share_ratio", .gauge, "The part of the hash space that a shard owns.")
         for (index, shard) in status.ring.shards.enumerated() {
             text.sample(status.ring.share(of: index), labels: [("shard", shard.text)])

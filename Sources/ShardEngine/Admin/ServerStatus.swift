@@ -19,6 +19,10 @@ struct ServerStatus: Sendable {
     var reconcile: ReconcileMetrics
     /// Shards off the ring that are being emptied.
     var draining: [ShardAddress]
+    /// Addresses that were left off the ring because another one leads to the same store.
+    var sameStoreCount: Int
+    /// How often the process behind an address was found to be another one.
+    var restartCounts: [ShardAddress: UInt64]
 
     /// Whether pushes are welcome.
     var isReady: Bool { !ring.isEmpty && !isDraining }

@@ -21,4 +21,6 @@ struct ReconcileMetrics: Sendable {
     var duplicates = 0
     /// In seconds since 1970.
     var lastSuccess: Double?
+    /// How many groups each shard held when it was last listed.
+    var groups: [ShardAddress: Int] = [:]
 }

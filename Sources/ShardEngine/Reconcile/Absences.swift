@@ -10,12 +10,16 @@ struct Absence: Equatable, Sendable {
     var from: Int64
     /// The end of that.
     var until: Int64
+    /// The process that was absent; nil where that was not known. No other process has what its sockets had kept.
+    var process: String?
 }
 
 /// The latest absences of all shards.
 struct Absences: Sendable {
     private struct Departure {
         var leftAt: Int64
+        /// The process behind the shard's address then; nil where that was not known.
+        var process: String?
         /// When the ring without the shard was in force.
         var goneAt: Int64?
         /// When the shard was seen to be back; nil while it is not, or not any more.
@@ -29,6 +33,8 @@ struct Absences: Sendable {
     /// Of shards that are back.
     private var past: [ShardAddress: [Absence]] = [:]
     private var departures: [ShardAddress: Departure] = [:]
+    /// The shards of the latest ring that is to be in force, and since when it is to be.
+    private var wanted: (shards: [ShardAddress], since: Int64) = ([], 0)
 
     /// When the shard was absent, and is.
     ///
@@ -37,13 +43,17 @@ struct Absences: Sendable {
         (past[shard] ?? []) + [departures[shard].flatMap { absence($0, at: now) }].compactMap { $0 }
     }
 
-    /// A ring of these shards is about to take the place of that in force.
+    /// A ring of these shards is about to take the place of that in force, or of one that is about to.
     mutating func willUse(
         _ shards: [ShardAddress],
         after before: [ShardAddress],
+        stores: StoreMap,
         at now: Int64 = wallClockNanoseconds()
     ) {
-        for shard in before where !shards.contains(shard) { departures[shard] = Departure(leftAt: now) }
+        wanted = (shards, now)
+        for shard in before where !shards.contains(shard) {
+            departures[shard] = Departure(leftAt: now, process: stores.identity(of: shard)?.process)
+        }
         for (shard, departure) in departures where !before.contains(shard) {
             departures[shard]?.backAt = shards.contains(shard) ? departure.backAt ?? now : nil
         }
@@ -54,6 +64,8 @@ struct Absences: Sendable {
         for (shard, departure) in departures {
             if !shards.contains(shard) {
                 departures[shard]?.goneAt = departure.goneAt ?? now
+                // It may have been back before the ring without it was in force.
+                if wanted.shards.contains(shard) { departures[shard]?.backAt = departure.backAt ?? wanted.since }
             } else if departure.goneAt != nil {
                 departures[shard] = nil
                 guard let absence = absence(departure, at: now) else { continue }
@@ -67,7 +79,8 @@ struct Absences: Sendable {
         let noticed = noticeTime.map { (departure.backAt ?? now) - Int64($0.nanoseconds) } ?? .min
         let from = max(goneAt + Int64(lag.nanoseconds), noticed)
         let until = departure.backAt.map { $0 + Absences.lateTime } ?? .max
-        return from < until ? Absence(leftAt: departure.leftAt, from: from, until: until) : nil
+        guard from < until else { return nil }
+        return Absence(leftAt: departure.leftAt, from: from, until: until, process: departure.process)
     }
 
     /// By when a shard that hung has done what its sockets have kept, in nanoseconds: before any replica gives it requests
@@ -78,8 +91,9 @@ struct Absences: Sendable {
 }
 
 extension ShardListing {
-    /// What the shard got while it was absent is as old as its absence.
-    mutating func correct(by absences: [Absence]) {
+    /// What the shard got while it was absent is as old as its absence, if it is the process that was.
+    mutating func correct(by absences: [Absence], process: String?) {
+        let absences = absences.filter { $0.process == process }
         guard !absences.isEmpty else { return }
         for (labels, copy) in groups {
             for (name, family) in copy.families {

@@ -39,11 +39,34 @@ final class CommandContext {
         runs.isInterrupted = true
     }
 
-    /// The healthy shards: by Consul, or by probes of the file's servers.
+    /// The shards that a replica would have on its ring: those that are healthy, by Consul or by probes of the file's
+    /// servers, each store under one address.
     func healthyShards() throws(RunFailure) -> [ShardAddress] {
-        let shards = try consul.map { (consul) throws(RunFailure) in try named(by: consul) } ?? probed()
+        let shards = stores(of: try healthyAddresses()).shards
         guard !shards.isEmpty else { throw RunFailure("no shard is healthy") }
         return shards
+    }
+
+    /// Another address than this one by which a replica would find the same store; nil without one.
+    func otherAddress(of shard: ShardAddress) throws(RunFailure) -> ShardAddress? {
+        let addresses = try healthyAddresses()
+        let map = stores(of: Set(addresses).union([shard]).sorted()).map
+        return addresses.first { $0 != shard && map.areSame($0, shard) }
+    }
+
+    private func healthyAddresses() throws(RunFailure) -> [ShardAddress] {
+        try consul.map { (consul) throws(RunFailure) in try named(by: consul) } ?? probed()
+    }
+
+    /// Asks all addresses who is behind them.
+    private func stores(of addresses: [ShardAddress]) -> (map: StoreMap, shards: [ShardAddress]) {
+        var book = StoreBook()
+        let requests = addresses.map { client.statusRequest($0) }
+        for (address, outcome) in zip(addresses, session.sendAll(requests, atOnce: 32)) {
+            if let outcome { book.record(StoreFinding(outcome), of: address) }
+        }
+        book.endRound(Set(addresses))
+        return (book.map, book.select(addresses).shards)
     }
 
     private func named(by consul: ConsulClient) throws(RunFailure) -> [ShardAddress] {

@@ -21,6 +21,11 @@ public struct DrainCommand {
     /// - Throws: why it could not be done; it can then be tried again.
     public func run(line: @escaping (String) -> Void, note: @escaping (String) -> Void) throws(RunFailure) {
         let context = try CommandContext(configuration, note: note)
+        if let other = try context.otherAddress(of: shard) {
+            throw RunFailure(
+                "\(shard) and \(other) are one Pushgateway: take \(other) out of Consul and the file first"
+            )
+        }
         guard let consul = context.consul else { return try drainWithoutConsul(context, line, note) }
         let id = try registration(context, consul)
         if let id {

@@ -20,6 +20,15 @@ final class Handover {
     var store: RingStore? {
         didSet { if hasBegun { watchStore() } }
     }
+    /// Which stores the shards are.
+    var stores = StoreMap() {
+        didSet {
+            guard stores != oldValue else { return }
+            hints.stores = stores
+            rings.stores = stores
+            publish()
+        }
+    }
     private var hasBegun = false
     private let builder: RingBuilder
     private let hints: Hints

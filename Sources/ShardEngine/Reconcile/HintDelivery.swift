@@ -19,8 +19,8 @@ final class HintDelivery {
     private let store: HintStore?
     private let loop: EventLoop
     private let resolver: Resolver
-    /// By path, when the last request was made.
-    private var missed: [[UInt8]: Int64]
+    /// By path, the last request.
+    private var missed: [[UInt8]: Hint]
     private var left: [Correction] = []
     /// At what the shard holds.
     var looksLeft = 2
@@ -38,7 +38,7 @@ final class HintDelivery {
 
     init(
         to shard: ShardAddress,
-        _ missed: [[UInt8]: Int64],
+        _ missed: [[UInt8]: Hint],
         headers: [(name: String, value: String)],
         store: HintStore?,
         loop: EventLoop,
@@ -61,7 +61,9 @@ final class HintDelivery {
             isStoreRead = stored != nil
             let stored = stored ?? [:]
             keys = Array(stored.keys)
-            for hint in stored.values.joined() { missed[hint.path] = max(hint.madeAt, missed[hint.path] ?? .min) }
+            for hint in stored.values.joined() where hint.madeAt > missed[hint.path]?.madeAt ?? .min {
+                missed[hint.path] = hint
+            }
             begin()
         }
     }
@@ -79,7 +81,7 @@ final class HintDelivery {
     /// Asks what the shard holds, and removes what is void.
     private func look() {
         looksLeft -= 1
-        let hints = missed.map { Hint(path: $0.key, madeAt: $0.value) }
+        let hints = Array(missed.values)
         ask("/api/v1/metrics", within: HintDelivery.listTimeout) { [unowned self] body in
             // Tens of megabytes at worst: not on the loop.
             decoding.async { [mailbox = loop.mailbox, this = WeakLoopBound(self), startedAt, returnedAt] in
@@ -104,7 +106,7 @@ final class HintDelivery {
         calls[-1] = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in
             calls[-1] = nil
             if case .response(let response) = outcome, response.status == 200 { return done(response.body) }
-            failed = missed.map { Hint(path: $0.key, madeAt: $0.value) }
+            failed = Array(missed.values)
             end()
         }
     }
@@ -132,8 +134,9 @@ final class HintDelivery {
             path.group(at: Array(path.path(of: group).utf8)).flatMap { latest[$0] }
         }
         let copies = listing.withUnsafeBytes { ShardListing($0) { hint(of: $0) == nil ? .times : .content } }
+        let marks = copies?.marks ?? []
         return (copies?.groups ?? [:]).values.compactMap { copy in
-            guard let hint = hint(of: copy.labels) else { return nil }
+            guard let hint = hint(of: copy.labels), hint.isFor(marks) else { return nil }
             let held = copy.families.values
             guard startedAt > hint.madeAt - HintDelivery.noticeTime else {
                 let newest = held.map(\.pushedAt).filter { $0 < returnedAt }.max() ?? 0

@@ -29,8 +29,10 @@ final class HintStore {
     func write(_ hints: [Hint], for shard: ShardAddress, _ done: @escaping (Bool) -> Void) -> HTTPCall {
         count += 1
         let target = client.keyTarget([HintStore.folder, shard.text, "\(replica)-\(count)"])
-        // A line each: when, a space, and the path.
-        let lines = hints.map { Array("\($0.madeAt) ".utf8) + $0.path }
+        // A line each, its fields set apart by spaces: when, the store's mark, that of the store that did it, and the path.
+        let lines = hints.map { hint in
+            Array("\(hint.madeAt) \(hint.store ?? "-") \(hint.doneBy ?? "-") ".utf8) + hint.path
+        }
         let body = Array(lines.joined(separator: [HintStore.separator]))
         return client.call(.put, target, body: body, timeout: HintStore.timeout) { outcome in
             if case .response(let response) = outcome { done(response.status == 200) } else { done(false) }
@@ -72,9 +74,10 @@ final class HintStore {
     }
 
     private static func hint(_ line: [UInt8]) -> Hint? {
-        guard let space = line.firstIndex(of: 0x20), let madeAt = Int64(String(decoding: line[..<space], as: UTF8.self))
-        else { return nil }
-        return Hint(path: Array(line[(space + 1)...]), madeAt: madeAt)
+        let fields = line.split(separator: 0x20, maxSplits: 3, omittingEmptySubsequences: false)
+        guard fields.count == 4, let madeAt = Int64(String(decoding: fields[0], as: UTF8.self)) else { return nil }
+        let marks = fields[1...2].map { String(decoding: $0, as: UTF8.self) }.map { $0 == "-" ? nil : $0 }
+        return Hint(path: Array(fields[3]), madeAt: madeAt, store: marks[0], doneBy: marks[1])
     }
 
     private static let folder = "missed"

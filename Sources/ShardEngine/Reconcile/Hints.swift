@@ -9,6 +9,18 @@ struct Hint: Equatable, Sendable {
     var path: [UInt8]
     /// When it was made, in nanoseconds since 1970: what the shard has got later is not void.
     var madeAt: Int64
+    /// The mark of the store that has missed it; nil where that was not known.
+    var store: String?
+    /// The mark of the store that has done it; nil where that was not known.
+    var doneBy: String?
+
+    /// Whether it is for the store with these marks: an address may lead to another one by now, even to the one that has
+    /// done the request.
+    func isFor(_ marks: Set<String>) -> Bool {
+        if let doneBy, marks.contains(doneBy) { return false }
+        if let store { return marks.contains(store) }
+        return doneBy != nil && !marks.isEmpty
+    }
 }
 
 /// Groups to remove from shards that were away; loop-confined.
@@ -41,10 +53,12 @@ final class Hints {
     }
     /// Shards that something is stored of, by any replica.
     private var stored: Set<ShardAddress> = []
+    /// Which stores the shards are.
+    var stores = StoreMap()
     /// Of every request to a shard.
     var headers: [(name: String, value: String)] = []
     /// Paths of the requests that each shard has missed, and when the last one on each was made.
-    private var hints: [ShardAddress: [[UInt8]: Int64]] = [:]
+    private var hints: [ShardAddress: [[UInt8]: Hint]] = [:]
     private var unstored: [ShardAddress: [(hint: Hint, done: () -> Void)]] = [:]
     private var writing: (call: HTTPCall, shard: ShardAddress)?
     /// What waits for the write under way.
@@ -78,13 +92,18 @@ final class Hints {
         nextRound = Timer(loop: loop) { [unowned self] in tellAgain() }
     }
 
-    /// Remembers that a shard has missed a PUT or DELETE on the path; `done` is called, now or later, when it is stored,
-    /// or cannot be.
-    func add(_ shard: ShardAddress, path: [UInt8], _ done: @escaping () -> Void) {
+    /// Remembers that a shard has missed a PUT or DELETE on the path, which another shard has done; `done` is called, now or
+    /// later, when it is stored, or cannot be.
+    func add(_ shard: ShardAddress, path: [UInt8], doneBy: ShardAddress, _ done: @escaping () -> Void) {
         guard hints[shard, default: [:]].count < Hints.limit else { return done() }
-        let hint = Hint(path: path, madeAt: wallClockNanoseconds())
-        let isNew = hints[shard]?[path] == nil
-        hints[shard, default: [:]][path] = hint.madeAt
+        let hint = Hint(
+            path: path,
+            madeAt: wallClockNanoseconds(),
+            store: stores.identity(of: shard)?.mark,
+            doneBy: stores.identity(of: doneBy)?.mark
+        )
+        let isNew = hints[shard]?[path].map { $0.store != hint.store } ?? true
+        hints[shard, default: [:]][path] = hint
         noteUntold()
         if isNew, hints[shard]?.count == Hints.limit {
             logger.warning(
@@ -224,8 +243,8 @@ final class Hints {
             )
         }
         for hint in delivery.failed {
-            let known = hints[delivery.shard]?[hint.path] ?? .min
-            hints[delivery.shard, default: [:]][hint.path] = max(hint.madeAt, known)
+            let known = hints[delivery.shard]?[hint.path]?.madeAt ?? .min
+            if hint.madeAt > known { hints[delivery.shard, default: [:]][hint.path] = hint }
         }
         if !delivery.failed.isEmpty, store != nil, !delivery.unstored.isEmpty {
             unstored[delivery.shard, default: []] += delivery.unstored.map { ($0, {}) }

@@ -20,6 +20,8 @@ public struct RunOutcome: Equatable, Sendable {
     public var unreached: [ShardAddress] = []
     /// Whether replicas have been told that nothing is left to be moved: they make no more copies.
     public var isSettled = false
+    /// How many groups each shard held, by the latest look.
+    var groups: [ShardAddress: Int] = [:]
 }
 
 /// A run; confined to the thread of its session.
@@ -76,9 +78,16 @@ final class ReconcileRun {
         outcome.unreached = []
         let untold = settings.untold()
         if untold == nil { problem("Consul does not tell which shards have missed something") }
+        var names: [String: ShardAddress] = [:]
         for shard in settings.ring.shards + settings.others {
             let startTime = client.startTime(of: shard)
             processes[shard] = startTime
+            if let first = startTime.flatMap({ names[$0] }) {
+                // Its copies are the other one's: were they taken for copies, each group would be deleted where it is.
+                if settings.ring.shards.contains(shard) { problem("\(first) and \(shard) are one Pushgateway") }
+                continue
+            }
+            if let startTime { names[startTime] = shard }
             let isTrusted = settings.isTrusted(shard, startTime)
             guard let untold, isTrusted, !untold.contains(shard) else {
                 distrusted(shard)
@@ -111,7 +120,11 @@ final class ReconcileRun {
     func didSettle() { outcome.isSettled = true }
 
     /// What has been done so far.
-    var result: RunOutcome { outcome }
+    var result: RunOutcome {
+        var result = outcome
+        result.groups = listings.mapValues(\.groups.count)
+        return result
+    }
 
     /// Whether another run may have deleted a copy whose owner had nothing of it at this time.
     func mayBeSwept(since time: MonotonicTime) -> Bool {
@@ -121,18 +134,22 @@ final class ReconcileRun {
     /// Looks after what an earlier run has pushed and could not look after itself. Its owners are this run's, though the
     /// ring may be another one by now.
     func recover(_ journal: CopyJournal) {
-        guard let from = ShardAddress(parsing: journal.from) else { return }
+        guard let named = ShardAddress(parsing: journal.from) else { return }
         // What it holds can be told when it is back.
-        if settings.others.contains(from), client.startTime(of: from) == nil { return }
+        if settings.others.contains(named), client.startTime(of: named) == nil { return }
         _ = plan()
-        guard !lookAfter(journal, from) else { return }
+        let from = listedName(of: named)
+        if lookAfter(journal, from) {
+            if from != named { _ = write(nil, from: named) }
+            return
+        }
         inDoubt.insert(from)
         problem("what an earlier run has pushed from \(from) has yet to be looked after")
     }
 
     /// Returns whether nothing of it is left to be looked after.
     private func lookAfter(_ journal: CopyJournal, _ from: ShardAddress) -> Bool {
-        let wanted = Set(journal.owners.values).union([from])
+        let wanted = Set(journal.owners.values.map(listedName)).union([from])
         let missing = (settings.ring.shards + settings.others).filter { wanted.contains($0) && listings[$0] == nil }
         // What shards that are away hold, or lack, they are told when they are back.
         guard missing.allSatisfy(outcome.unreached.contains) else { return false }
@@ -206,14 +223,14 @@ final class ReconcileRun {
         var left = groups[...]
         while !left.isEmpty {
             let some = left.prefix(RunSettings.deletionsAtOnce)
-            guard mayBelieve(Set(some.map(places.owner(of:)))) else { return nil }
+            guard mayBelieve(Set(some.map(places.owner(of:))).union([shard])) else { return nil }
             if let objection = settings.objection() {
                 problem(objection)
                 return nil
             }
             guard MonotonicTime.now() < end else { break }
             left = left.dropFirst(some.count)
-            delete(Array(some), on: shard)
+            deleteCopies(Array(some), on: shard)
         }
         return groups.count - left.count
     }
@@ -244,6 +261,25 @@ final class ReconcileRun {
             guard let owned = held.families[name] else { return false }
             return owned.version >= family.version || ledger.hasAcknowledged(group, name, version: family.version)
         }
+    }
+
+    /// The address by which a store was listed that this one leads to as well.
+    private func listedName(of shard: ShardAddress) -> ShardAddress {
+        guard listings[shard] == nil, let process = processes[shard] else { return shard }
+        return listings.keys.filter { processes[$0] == process }.min() ?? shard
+    }
+
+    /// Deletes copies of groups whose owners, other stores than this one, have them.
+    private func deleteCopies(_ groups: [GroupLabels], on shard: ShardAddress) {
+        for group in groups {
+            let owner = places.owner(of: group)
+            guard let one = processes[shard], let other = processes[owner] else {
+                preconditionFailure("a copy on \(shard) is deleted, and whose store that is is not known")
+            }
+            precondition(one != other, "a copy on \(shard) is deleted, and \(owner) is the same store")
+            precondition(listings[owner]?.groups[group] != nil, "a copy on \(shard) is deleted, and \(owner) lacks it")
+        }
+        delete(groups, on: shard)
     }
 
     /// Returns whether all of them are gone.
@@ -301,7 +337,7 @@ final class ReconcileRun {
         }
         return look.map { listing in
             var listing = listing
-            listing.correct(by: settings.absences(shard))
+            listing.correct(by: settings.absences(shard), process: processes[shard])
             settings.versions.correct(&listing, of: shard)
             markNativeHistograms(&listing, of: shard)
             return listing

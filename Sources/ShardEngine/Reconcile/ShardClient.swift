@@ -95,7 +95,8 @@ final class ShardClient {
         return processStartTime(response.body)
     }
 
-    private func statusRequest(_ shard: ShardAddress) -> HTTPRequest {
+    /// Asks who a shard is.
+    func statusRequest(_ shard: ShardAddress) -> HTTPRequest {
         HTTPRequest(
             host: shard.host,
             port: shard.port,
@@ -161,21 +162,6 @@ final class ShardClient {
     private static let atOnce = 8
     /// How far a shard's clock may be ahead of this machine's, in nanoseconds.
     private static let clockMargin: Int64 = 250_000_000
-}
-
-/// When a shard's process was started, by its answer to `/api/v1/status`.
-func processStartTime(_ status: [UInt8]) -> String? {
-    var time: String?
-    status.withUnsafeBytes { body in
-        var scanner = JSONScanner(body)
-        scanner.object { scanner, name in
-            guard name == "data", scanner.peek() == 0x7B else { return scanner.skip() }
-            scanner.object { scanner, name in
-                if name == "start_time" { time = scanner.string() } else { scanner.skip() }
-            }
-        }
-    }
-    return time
 }
 
 /// Why something could not be done; for logs and the command line.

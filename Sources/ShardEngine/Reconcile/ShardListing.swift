@@ -15,6 +15,8 @@ struct ShardListing: Sendable {
     var groups: [GroupLabels: GroupCopy] = [:]
     /// Groups that cannot be told from others: a family's name has taken the place of their labels.
     private(set) var unreadable = 0
+    /// The marks of the shard's store. Groups of shardd's own are not among `groups`: each is its store's, and never moves.
+    private(set) var marks: Set<String> = []
 
     /// Nothing.
     init() {}
@@ -47,6 +49,10 @@ struct ShardListing: Sendable {
         let labels = GroupLabels(pairs)
         guard isReadable, pairs.contains(where: { $0.name == "job" }) else {
             unreadable += 1
+            return
+        }
+        if StoreMark.isOwn(labels) {
+            if let mark = StoreMark.mark(of: labels) { marks.insert(mark) }
             return
         }
         var reader = GroupReader(labels, detail(labels))

@@ -54,6 +54,8 @@ struct RingSet: Sendable {
     var others: [OtherRing] = []
     /// Whether any shard may hold a copy of any group, so that a DELETE goes to all of them.
     var isReconcileDue = false
+    /// Which stores the shards are, as far as is known.
+    var stores = StoreMap()
     /// How often a ring has come into force, or has been added to those by which shards may hold copies.
     var changeCount = 0
 }

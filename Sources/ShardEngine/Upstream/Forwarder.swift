@@ -24,9 +24,9 @@ final class Forwarder {
     var settings: ForwardSettings
     /// Told of a shard that has become suspect, so that it is probed; `markUp` ends it.
     var onSuspect: ((ShardPool) -> Void)?
-    /// Told of a PUT or DELETE on a path that a shard, which may hold the group, did not get; calls `done`, on this loop,
-    /// when that is remembered.
-    var onMissed: ((ShardAddress, [UInt8], _ done: @escaping () -> Void) -> Void)?
+    /// Told of a PUT or DELETE on a path that a shard, which may hold the group, did not get, and which shard did it; calls
+    /// `done`, on this loop, when that is remembered.
+    var onMissed: ((ShardAddress, [UInt8], _ doneBy: ShardAddress, _ done: @escaping () -> Void) -> Void)?
     /// Where answers are received.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
     private(set) var routes: RoutingTable
@@ -121,12 +121,12 @@ final class Forwarder {
     /// the request was a POST, which only adds. `done` is called now or later.
     func missed(_ request: Exchange, by pool: ShardPool, _ done: @escaping () -> Void) {
         guard request.method != .post, let onMissed, let connection = request.connection else { return done() }
-        onMissed(pool.shard, Array(RequestTarget(connection.target).path), done)
+        onMissed(pool.shard, Array(RequestTarget(connection.target).path), request.pool.shard, done)
     }
 
     /// Has it remembered that what shards hold is void, of a request for whose answer nobody waits.
     func missed(_ left: VisitRound.Voided) {
-        for shard in left.shards { onMissed?(shard, left.path) {} }
+        for shard in left.shards { onMissed?(shard, left.path, left.doneBy) {} }
     }
 
     /// Where a push with this hash goes now; nil while the ring is empty.

@@ -7,6 +7,7 @@ final class RoutingTable {
     let pools: [ShardPool]
     private let others: [(other: OtherRing, pools: [Int?])]
     private let isReconcileDue: Bool
+    private let stores: StoreMap
     /// Whether requests go to their owners and nowhere else.
     let isSettled: Bool
 
@@ -14,6 +15,7 @@ final class RoutingTable {
     init(_ rings: RingSet, pool: (ShardAddress) -> ShardPool) {
         ring = rings.ring
         isReconcileDue = rings.isReconcileDue
+        stores = rings.stores
         var shards = ring.shards
         var indices = Dictionary(uniqueKeysWithValues: shards.enumerated().map { ($1, $0) })
         others = rings.others.filter { !$0.ring.isEmpty }.map { other in
@@ -36,13 +38,16 @@ final class RoutingTable {
         var visits = Visits()
         // A shard may be an owner by several rings: what must stay whole comes before what may go.
         forEachOwner(of: hash, visits: .copy, but: target) { visits.add($0, isRemoval: false) }
-        forEachOwner(of: hash, visits: .sweep, but: target) { visits.add($0, isRemoval: true) }
+        forEachOwner(of: hash, visits: .sweep, but: target) { shard in
+            if mayRemove(at: shard, by: method, besides: target) { visits.add(shard, isRemoval: true) }
+        }
         forEachOwner(of: hash, visits: .removal, but: target) { shard in
             if !visits.first.contains(where: { $0.shard == shard }) { visits.voided.append(shard) }
         }
         if isReconcileDue, method == .delete {
             visits.voided += pools.indices.filter { shard in
-                shard != target && !visits.first.contains { $0.shard == shard } && !visits.voided.contains(shard)
+                !isSameStore(shard, target) && !visits.first.contains { $0.shard == shard }
+                    && !visits.voided.contains(shard)
             }
         }
         return visits
@@ -50,8 +55,24 @@ final class RoutingTable {
 
     private func forEachOwner(of hash: UInt32, visits: Visit, but target: Int, _ body: (Int) -> Void) {
         for (other, places) in others where other.visit(of: hash) == visits {
-            if let shard = places[other.ring.owner(of: hash)], shard != target { body(shard) }
+            if let shard = places[other.ring.owner(of: hash)], !isSameStore(shard, target) { body(shard) }
         }
+    }
+
+    private func isSameStore(_ one: Int, _ other: Int) -> Bool {
+        one == other || stores.areSame(pools[one].shard, pools[other].shard)
+    }
+
+    /// Whether a request that another shard gets may remove the group from this one: a client's DELETE may go anywhere; a
+    /// DELETE that shardd makes of a PUT or POST may only go to another store than the one that has the push.
+    func mayRemove(at shard: Int, by method: Method, besides target: Int) -> Bool {
+        if method == .delete { return !isSameStore(shard, target) }
+        return stores.areDistinct(pools[shard].shard, pools[target].shard)
+    }
+
+    /// Of these shards, those that are not known to be the store of another one.
+    func otherStores(_ shards: [Int], than target: Int) -> [Int] {
+        shards.filter { !isSameStore($0, target) }
     }
 }
 

@@ -27,6 +27,8 @@ final class VisitRound {
     struct Voided {
         var path: [UInt8]
         var shards: [ShardAddress]
+        /// The shard that does the request.
+        var doneBy: ShardAddress
     }
 
     init(of request: Exchange, voided: [Int] = []) {
@@ -47,6 +49,8 @@ final class VisitRound {
     private func visit(_ shard: Int, isRemoval: Bool) {
         let pool = request.routes.pools[shard]
         guard pool.isVisitable else { return missed(by: shard) }
+        let mayRemove = request.routes.mayRemove(at: shard, by: request.method, besides: request.shard)
+        guard !isRemoval || mayRemove else { return visitEnded() }
         let visit = Exchange(visiting: shard, of: request, isRemoval: isRemoval, in: self)
         visits.append(visit)
         pool.submit(visit)
@@ -96,7 +100,7 @@ final class VisitRound {
     func holds(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, _ chunkedBody: UnsafeRawBufferPointer)
         -> Bool
     {
-        let shards = voided.filter { $0 != request.shard }
+        let shards = request.routes.otherStores(voided, than: request.shard)
         guard !shards.isEmpty, request.method != .post, response.status < 300 else { return false }
         isAfterOwner = true
         outstanding = shards.count + 1
@@ -121,8 +125,10 @@ final class VisitRound {
 
     /// What is void if the owner does the request, or is already, as it has; nil when nothing is.
     var left: Voided? {
-        let shards = voided.filter { $0 != request.shard }.map { request.routes.pools[$0].shard }
-        return request.method == .post || shards.isEmpty ? nil : Voided(path: path, shards: shards)
+        let pools = request.routes.pools
+        let shards = request.routes.otherStores(voided, than: request.shard).map { pools[$0].shard }
+        if request.method == .post || shards.isEmpty { return nil }
+        return Voided(path: path, shards: shards, doneBy: pools[request.shard].shard)
     }
 
     /// Nobody waits any more: what has not been sent need not be, but what is void is still to go.

@@ -44,6 +44,9 @@ class Cluster:
             shard.stop()
             shard.keep_in(self.directory / f"{shard.address.host}.data").start().wait_ready()
         self.wait_for_ring()
+        for shard in shards:
+            wait_until(shard.marks, "the store is marked")
+            shard.wait_persisted()
 
     def request(self, method, path, body=b"", by=None):
         """Through a replica, in turn where none is named, and to the oracle."""

@@ -1,5 +1,6 @@
 """What one test has started, so that it all ends with the test."""
 
+from .balancer import Balancer
 from .consul import Consul
 from .load import Load
 from .process import Process
@@ -66,6 +67,11 @@ class Lab:
         stub = StubShard(*arguments, **options)
         self.stubs.append(stub)
         return stub
+
+    def balancer(self, servers, address=None):
+        balancer = Balancer(servers, address)
+        self.stubs.append(balancer)
+        return balancer
 
     def consul_proxy(self, consul, **options):
         proxy = ConsulProxy(consul, **options)

@@ -38,6 +38,7 @@ def relaying(gateway, after_listings, before):
             (after_listings.pop(0) if after_listings else lambda: None)()
         return answers(real.status, real.body)
 
+    answer.relays = True
     return answer
 
 

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from .http import ask
 from .net import new_address, wait_until
 from .process import Process
+from .scrape import OWN_JOB
 
 # A later one than is installed, for what later ones do otherwise.
 NEWEST = pathlib.Path(__file__).parents[3] / ".build/tools/prometheus-pushgateway"
@@ -64,15 +65,22 @@ class Pushgateway(Process):
         return ask(self.address, "GET", "/metrics").text
 
     def samples(self):
-        """What is pushed: {(name, labels as a frozenset of pairs): value}, without the Pushgateway's own metrics."""
+        """What clients have pushed: {(name, labels as a frozenset of pairs): value}."""
         found = {}
         for family in text_string_to_metric_families(self.metrics_text()):
             for sample in family.samples:
-                if "job" in sample.labels:
+                if sample.labels.get("job", OWN_JOB) != OWN_JOB:
                     found[sample.name, frozenset(sample.labels.items())] = sample.value
         return found
 
     def groups(self):
-        """The grouping labels of every group, each a dictionary."""
-        data = json.loads(ask(self.address, "GET", "/api/v1/metrics").text)["data"]
-        return [group["labels"] for group in data]
+        """The grouping labels of every group of clients, each a dictionary."""
+        return [labels for labels in self._labels() if labels["job"] != OWN_JOB]
+
+    def marks(self):
+        """By which shardd knows the store."""
+        return [labels["store"] for labels in self._labels() if labels["job"] == OWN_JOB and "store" in labels]
+
+    def _labels(self):
+        data = json.loads(ask(self.address, "GET", "/api/v1/metrics", headers=self.headers).text)["data"]
+        return [group["labels"] for group in data if "job" in group["labels"]]

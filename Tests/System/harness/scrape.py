@@ -15,6 +15,8 @@ from .http import ask
 TIMES = ("push_time_seconds", "push_failure_time_seconds")
 NOT_FAMILIES = ("labels", "last_push_successful", *TIMES)
 MOST_LINES = 60
+# Of the groups that shardd keeps for itself in shards.
+OWN_JOB = "shardd"
 
 
 class Family(NamedTuple):
@@ -37,8 +39,9 @@ def group_name(labels):
 
 
 def listed(gateway):
-    """The API's list of groups, in an order of ours."""
+    """The API's list of groups, in an order of ours, without those that are shardd's own."""
     groups = json.loads(ask(gateway.address, "GET", "/api/v1/metrics", headers=gateway.headers).body)["data"]
+    groups = [group for group in groups if group["labels"].get("job") != OWN_JOB]
     return sorted(groups, key=lambda group: json.dumps(group["labels"], sort_keys=True))
 
 

@@ -28,7 +28,7 @@ class Request:
 class StubShard:
     """Answers each push with what `answer(request)` returns, in one piece, and then closes if it `closes`.
 
-    Health checks are answered 200 and not recorded. `requests` holds the pushes, `connections` counts connections
+    Health checks are answered 200 and not recorded; nor is the question who it is, unless `answer.relays` to one who can tell. `requests` holds the pushes, `connections` counts connections
     that carried any.
     """
 
@@ -60,6 +60,9 @@ class StubShard:
                 while request := read_request(stream):
                     if request.target == "/-/healthy":
                         connection.sendall(OK)
+                        continue
+                    if request.target == "/api/v1/status" and not getattr(self.answer, "relays", False):
+                        connection.sendall(answers(404))
                         continue
                     with self.lock:
                         self.requests.append(request)

@@ -50,7 +50,8 @@ extension InboundConnection {
         server.reply.append(reasonPhrase(status))
         server.reply.append("\r\nDate: ")
         server.reply.append(server.date.text(at: server.loop.now))
-        server.reply.append("\r\nContent-Type: ")
+        // By this a replica knows an address that leads to shardd rather than to a Pushgateway.
+        server.reply.append("\r\nServer: shardd\r\nContent-Type: ")
         server.reply.append(contentType)
         for header in headers {
             server.reply.append("\r\n")

@@ -1,0 +1,153 @@
+// Which addresses lead to one store, to several, or to none, worked out from what they answer, round by round. `Stores` asks
+// and writes it; the server makes rings of the addresses that it selects.
+
+/// Of the addresses of a membership, those that pushes can be sent to, each store once.
+struct StoreSelection: Equatable, Sendable {
+    /// Ascending.
+    var shards: [ShardAddress] = []
+    /// Addresses that lead to the store of another one, which is on the ring in their stead.
+    var sameStore: [ShardAddress: ShardAddress] = [:]
+    /// Addresses that no push may be sent to, with the reason.
+    var unusable: [ShardAddress: String] = [:]
+}
+
+/// What is known of the addresses that are asked; confined to whoever asks.
+struct StoreBook {
+    fileprivate struct Entry {
+        var process: String?
+        /// The start times that the address told before, the latest last.
+        var retired: [String] = []
+        /// Whether it has told a start time again after another one, as only an address of several processes does.
+        var isAlternating = false
+        /// Answers in a row that told the present start time.
+        var steadyAnswers = 0
+        var isShardd = false
+        var obstacle: String?
+    }
+
+    /// Who is behind each address.
+    private(set) var map = StoreMap()
+    private var entries: [ShardAddress: Entry] = [:]
+    /// For two addresses of one store, in how many rounds in a row they have told different start times.
+    private var partings: [Set<ShardAddress>: Int] = [:]
+
+    /// Whether the address has been asked before.
+    func knows(_ shard: ShardAddress) -> Bool { entries[shard] != nil }
+
+    /// Why the store behind an address cannot be told, though something answers there; nil otherwise.
+    func obstacle(of shard: ShardAddress) -> String? { entries[shard]?.obstacle }
+
+    /// When the process that last answered at the address was started; nil where none has told.
+    func process(of shard: ShardAddress) -> String? { entries[shard]?.process }
+
+    /// Takes in an answer.
+    mutating func record(_ finding: StoreFinding, of shard: ShardAddress) {
+        var entry = entries[shard] ?? Entry()
+        entry.isShardd = finding == .shardd
+        switch finding {
+        case .process(let process):
+            entry.obstacle = nil
+            entry.take(process)
+            if entry.isAlternating {
+                map.identities[shard] = nil
+            } else {
+                map.identities[shard] = StoreIdentity(process: process, mark: map.identities[shard]?.mark)
+            }
+        case .unreachable:
+            // It is still the store that it was, until it answers otherwise.
+            break
+        case .unidentified(let reason):
+            entry.obstacle = reason
+            map.identities[shard] = nil
+        case .shardd:
+            map.identities[shard] = nil
+        }
+        entries[shard] = entry
+    }
+
+    /// Notes the mark of the store behind an address, if it is still that process.
+    mutating func note(mark: String, of shard: ShardAddress, process: String) {
+        if map.identities[shard]?.process == process { map.identities[shard]?.mark = mark }
+    }
+
+    /// Compares what all addresses told in a round.
+    ///
+    /// Two addresses that told one start time lead to one store, and go on to do so though that is restarted: they part only
+    /// when they tell different ones in two rounds in a row, as a restart falls between two questions now and then.
+    ///
+    /// - Parameter answered: the addresses that told a start time in this round.
+    mutating func endRound(_ answered: Set<ShardAddress>) {
+        for (pair, count) in partings where pair.isSubset(of: answered) {
+            let processes = Set(pair.map { map.identities[$0]?.process })
+            partings[pair] = processes.count == 1 && !processes.contains(nil) ? 0 : count + 1
+        }
+        partings = partings.filter { $0.value < StoreBook.roundsToPart }
+        let identified = map.identities.keys.sorted()
+        for shards in Dictionary(grouping: identified, by: { map.identities[$0]?.process ?? "" }).values {
+            for other in shards.dropFirst() { partings[[shards[0], other]] = 0 }
+        }
+        join()
+    }
+
+    /// Fills in which addresses lead to one store, also by way of a third.
+    private mutating func join() {
+        map.sameStore = [:]
+        for pair in partings.keys {
+            let members = pair.reduce(pair) { $0.union(map.sameStore[$1] ?? []) }
+            for member in members { map.sameStore[member] = members }
+        }
+    }
+
+    /// Forgets addresses that are asked no more.
+    mutating func keep(_ shards: Set<ShardAddress>) {
+        entries = entries.filter { shards.contains($0.key) }
+        map.identities = map.identities.filter { shards.contains($0.key) }
+        partings = partings.filter { $0.key.isSubset(of: shards) }
+        join()
+    }
+
+    /// Selects the addresses that a ring is made of: of each store the first one.
+    ///
+    /// - Parameter addresses: those of a membership, in any order.
+    func select(_ addresses: some Sequence<ShardAddress>) -> StoreSelection {
+        var selection = StoreSelection()
+        var kept: Set<ShardAddress> = []
+        for address in addresses.sorted() {
+            if entries[address]?.isShardd == true {
+                selection.unusable[address] = "it leads to shardd itself, or to another replica"
+            } else if entries[address]?.isAlternating == true {
+                selection.unusable[address] = "it leads to several Pushgateways, as a load balancer's address does"
+            } else if let first = map.sameStore[address]?.intersection(kept).min() {
+                selection.sameStore[address] = first
+            } else {
+                kept.insert(address)
+                selection.shards.append(address)
+            }
+        }
+        return selection
+    }
+
+    private static let roundsToPart = 2
+}
+
+extension StoreBook.Entry {
+    /// Takes in the start time that the address told.
+    fileprivate mutating func take(_ new: String) {
+        guard let process, process != new else {
+            process = new
+            steadyAnswers += 1
+            if steadyAnswers >= Self.steadyEnough { (isAlternating, retired) = (false, []) }
+            return
+        }
+        // A process that is started anew has a start time that nobody told before.
+        if retired.contains(new) { isAlternating = true }
+        retired = retired.filter { $0 != new }.suffix(Self.memory - 1) + [process]
+        self.process = new
+        steadyAnswers = 1
+    }
+
+    /// After so many equal answers in a row an address that led to several processes is taken to lead to one.
+    private static let steadyEnough = 10
+    /// Processes behind one address that are told apart.
+    private static let memory = 32
+}

@@ -1,0 +1,81 @@
+// The mark by which a store is known from process to process, and across addresses: a group of shardd's own that lies in the
+// store, and so in its file. The store marker reads and writes it; listings of shards tell it too.
+//
+// The group's label is what `/metrics` shows, as every group has its push_time_seconds there. Beside that it holds a family
+// without metrics, which Pushgateway keeps and never exposes.
+
+/// The names that shardd keeps for itself in shards.
+enum StoreMark {
+    /// The job of all groups of shardd's own: no client may push to it.
+    static let job = "shardd"
+    private static let label = "store"
+
+    /// The mark of a store that has none: when the process that is marked first was started. So replicas that mark a store at
+    /// the same moment agree.
+    static func new(process: String) -> String {
+        let digits = process.utf8.filter { (0x30...0x39).contains($0) }
+        return String(decoding: digits, as: UTF8.self)
+    }
+
+    /// The mark that a group bears; nil for any other group.
+    static func mark(of group: GroupLabels) -> String? {
+        guard isOwn(group) else { return nil }
+        return group.pairs.first { $0.name == label }?.value
+    }
+
+    /// Whether the group is one of shardd's own.
+    static func isOwn(_ group: GroupLabels) -> Bool {
+        group.pairs.contains { $0.name == "job" && $0.value == job }
+    }
+
+    /// Where a mark is pushed.
+    static func path(_ mark: String) -> String { "/metrics/job/\(job)/\(label)/\(mark)" }
+
+    /// What is pushed there.
+    static func body(_ mark: String) -> [UInt8] {
+        var encoder = FamilyEncoder()
+        encoder.append(Family(name: "shardd_store_\(mark)", kind: .gauge, help: "", metrics: []))
+        return encoder.bytes
+    }
+}
+
+/// What a shard's `/metrics` tells of its groups.
+struct GroupCensus: Equatable, Sendable {
+    /// The marks of its store; more than one only where replicas could not see each other's.
+    var marks: Set<String> = []
+    /// How many groups it holds, shardd's own apart.
+    var groups = 0
+
+    /// Counts in a scrape's text: each group has one sample of push_time_seconds, whose labels are the group's.
+    init(exposition: UnsafeRawBufferPointer) {
+        var start = 0
+        while start < exposition.count {
+            let end = index(of: 0x0A, in: exposition, from: start) ?? exposition.count
+            let line = UnsafeRawBufferPointer(rebasing: exposition[start..<end])
+            start = end + 1
+            guard begins(line, at: 0, with: "push_time_seconds{") else { continue }
+            let text = String(decoding: line, as: UTF8.self)
+            if GroupCensus.label("job", in: text) == StoreMark.job {
+                if let mark = GroupCensus.label("store", in: text) { marks.insert(mark) }
+            } else {
+                groups += 1
+            }
+        }
+    }
+
+    /// Counts in a listing, for shards whose scrape fails or is elsewhere.
+    init(_ listing: ShardListing) {
+        marks = listing.marks
+        groups = listing.groups.count + listing.unreadable
+    }
+
+    /// The value of a label without escapes in it: a quotation mark within a value is escaped, so that the name, an equals
+    /// sign and a quotation mark behind a brace or a comma are the label's own.
+    private static func label(_ name: String, in line: String) -> String? {
+        for start in ["{", ","] {
+            guard let found = line.firstRange(of: "\(start)\(name)=\"") else { continue }
+            return line[found.upperBound...].prefix { $0 != "\"" }.description
+        }
+        return nil
+    }
+}

@@ -1,0 +1,108 @@
+// Which addresses are one store, several, or none, by what they told.
+import Testing
+
+@testable import ShardEngine
+
+@Suite struct StoreBookTests {
+    private let a = ShardAddress(host: "10.0.0.1", port: 9091)
+    private let b = ShardAddress(host: "10.0.0.2", port: 9091)
+    private let name = ShardAddress(host: "gateway", port: 9091)
+
+    /// A book after rounds in which the addresses told these start times; nil: did not answer.
+    private func book(_ rounds: [[ShardAddress: String?]]) -> StoreBook {
+        var book = StoreBook()
+        for round in rounds { add(round, to: &book) }
+        return book
+    }
+
+    private func add(_ round: [ShardAddress: String?], to book: inout StoreBook) {
+        for (shard, process) in round { book.record(process.map { .process($0) } ?? .unreachable("gone"), of: shard) }
+        book.endRound(Set(round.filter { $0.value != nil }.keys))
+    }
+
+    @Test func oneStoreIsOnTheRingUnderTheFirstOfItsAddresses() {
+        let book = book([[a: "p1", b: "p2", name: "p1"]])
+        let selection = book.select([name, b, a])
+        #expect(selection == StoreSelection(shards: [a, b], sameStore: [name: a]))
+        #expect(book.map.areSame(a, name) && !book.map.areSame(a, b))
+        #expect(book.map.areDistinct(a, b) && book.map.areDistinct(name, b) && !book.map.areDistinct(name, a))
+        #expect(book.select([name, b]).shards == [b, name])
+    }
+
+    @Test func equalStartTimesTellBeforeTheRoundHasEnded() {
+        var book = StoreBook()
+        book.record(.process("p1"), of: a)
+        book.record(.process("p1"), of: name)
+        #expect(book.map.areSame(a, name) && !book.map.areDistinct(a, name))
+    }
+
+    /// A restart falls between the two questions.
+    @Test func twoAddressesOfOneStoreStayOneThroughARestart() {
+        var book = book([[a: "p1", name: "p1"], [a: "p1", name: "p2"]])
+        #expect(book.map.areSame(a, name) && book.select([a, name]).shards == [a])
+        add([a: nil, name: "p2"], to: &book)
+        #expect(book.map.areSame(a, name))
+        add([a: "p2", name: "p2"], to: &book)
+        #expect(book.map.areSame(a, name))
+    }
+
+    @Test func twoAddressesThatComeToLeadToTwoStoresPart() {
+        var book = book([[a: "p1", name: "p1"], [a: "p1", name: "p2"]])
+        add([a: "p1", name: "p2"], to: &book)
+        #expect(book.map.areDistinct(a, name) && book.select([a, name]).shards == [a, name])
+    }
+
+    @Test func aStoreThatDoesNotAnswerIsStillTheOneThatItWas() {
+        let book = book([[a: "p1", name: "p1"], [a: "p1", name: nil]])
+        #expect(book.map.areSame(a, name))
+    }
+
+    @Test func anAddressThatLeadsToSeveralStoresIsNoShard() {
+        var book = book([[a: "p1"], [a: "p2"]])
+        // A restart looks like this, too.
+        #expect(book.select([a, b]).shards == [a, b])
+        add([a: "p1"], to: &book)
+        let selection = book.select([a, b])
+        #expect(selection.shards == [b] && selection.unusable[a]?.contains("several Pushgateways") == true)
+        #expect(!book.map.areDistinct(a, b))
+        for _ in 0..<12 { add([a: "p1"], to: &book) }
+        #expect(book.select([a, b]).shards == [a, b])
+    }
+
+    @Test func sharddIsNoShard() {
+        var book = StoreBook()
+        book.record(.shardd, of: a)
+        #expect(book.select([a, b]).unusable[a]?.contains("shardd itself") == true)
+        book.record(.process("p1"), of: a)
+        #expect(book.select([a, b]).shards == [a, b])
+    }
+
+    @Test func whereTheStoreCannotBeToldPushesGoThereAndNothingIsDeleted() {
+        var book = book([[a: "p1", b: "p2"]])
+        book.record(.unidentified("/api/v1/status answered 403"), of: a)
+        #expect(book.select([a, b]).shards == [a, b] && !book.map.areDistinct(a, b))
+        #expect(book.obstacle(of: a) == "/api/v1/status answered 403" && book.obstacle(of: b) == nil)
+    }
+
+    @Test func aMarkIsItsProcesss() {
+        var book = book([[a: "p1"]])
+        book.note(mark: "S1", of: a, process: "p0")
+        #expect(book.map.identity(of: a)?.mark == nil)
+        book.note(mark: "S1", of: a, process: "p1")
+        add([a: "p2"], to: &book)
+        #expect(book.map.identity(of: a) == StoreIdentity(process: "p2", mark: "S1"))
+    }
+
+    @Test func countsGroupsAndFindsMarksInAScrape() {
+        let text = """
+            # TYPE push_time_seconds gauge
+            push_time_seconds{instance="",job="a"} 1.7e+09
+            push_time_seconds{instance="",job="shardd",store="17"} 1.7e+09
+            push_time_seconds{a=",job=",instance="",job="b",store="18"} 1.7e+09
+            push_time_seconds{a="x,job=\\"shardd\\",store=\\"19\\"",job="c"} 1.7e+09
+            other{job="shardd",store="20"} 1
+            """
+        let census = Array(text.utf8).withUnsafeBytes { GroupCensus(exposition: $0) }
+        #expect(census.marks == ["17"] && census.groups == 3)
+    }
+}
