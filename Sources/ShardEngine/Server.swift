@@ -355,9 +355,23 @@ extension Server: AdminDelegate {
             lastPollSuccess: discovery.metrics.lastSuccess,
             reconcile: reconcileMetrics,
             draining: handover.draining,
+            offRing: offRing,
             sameStoreCount: stores.sameStoreCount,
             restartCounts: stores.restartCounts
         )
+    }
+
+    /// Shards that Prometheus has to know beside those on the ring: it must not lose what has yet to move, and is to see that
+    /// a shard is down.
+    private var offRing: [ShardAddress: ShardState] {
+        var states: [ShardAddress: ShardState] = [:]
+        for shard in handover.holders where stores.isAnswering(shard) { states[shard] = .draining }
+        for shard in handover.joining + membership.shards { states[shard] = .joining }
+        for shard in configuration.servers where states[shard] == nil {
+            // Where Consul names the shards, one that answers and that Consul does not name has been taken out.
+            if configuration.consul == nil || !stores.isAnswering(shard) { states[shard] = .down }
+        }
+        return states.filter { !ring.shards.contains($0.key) && !stores.isLeftOff($0.key) }
     }
 
     /// Reads the configuration anew and applies all of it, or, when it has any problem, nothing; returns the problems.

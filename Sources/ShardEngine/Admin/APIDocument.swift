@@ -5,7 +5,7 @@ import FoundationEssentials
 enum APIDocument {
     case ring(ServerStatus, WorkerSnapshot)
     case locate(LocatedPath)
-    case serviceDiscovery(Ring)
+    case serviceDiscovery(ServerStatus, WorkerSnapshot)
 
     /// Calls `body` with the document as JSON.
     func withJSON(_ body: (UnsafeRawBufferPointer) -> Void) {
@@ -24,7 +24,8 @@ enum APIDocument {
         switch self {
         case .ring(let status, let snapshot): try encoder.encode(RingDocument(status, snapshot))
         case .locate(let located): try encoder.encode(LocateDocument(located))
-        case .serviceDiscovery(let ring): try encoder.encode([TargetGroup(targets: ring.shards.map(\.text))])
+        case .serviceDiscovery(let status, let snapshot):
+            try encoder.encode(TargetGroup.groups(status, snapshot))
         }
     }
 }
@@ -92,5 +93,18 @@ private struct LocateDocument: Encodable {
 /// Prometheus' HTTP service discovery: https://prometheus.io/docs/prometheus/latest/http_sd/
 private struct TargetGroup: Encodable {
     var targets: [String]
-    var labels: [String: String] = [:]
+    var labels: [String: String]
+
+    /// Every shard that holds groups or may, and every one that ought to: a group of targets for each state.
+    static func groups(_ status: ServerStatus, _ snapshot: WorkerSnapshot) -> [TargetGroup] {
+        var states = status.offRing
+        for shard in status.ring.shards { states[shard] = snapshot.shards[shard]?.isUp == false ? .suspect : .up }
+        let groups = Dictionary(grouping: states.keys) { states[$0] ?? .up }
+        return groups.sorted { $0.key.rawValue < $1.key.rawValue }.map { state, shards in
+            TargetGroup(
+                targets: shards.sorted().map(\.text),
+                labels: ["__meta_shardd_state": state.rawValue, "__scheme__": "http", "__metrics_path__": "/metrics"]
+            )
+        }
+    }
 }

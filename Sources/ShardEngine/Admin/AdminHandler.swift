@@ -46,7 +46,7 @@ final class AdminHandler {
         case "/api/v1/ring":
             readJSON(connection) { .ring($0, $1) }
         case "/api/v1/sd":
-            readJSON(connection) { status, _ in .serviceDiscovery(status.ring) }
+            readJSON(connection) { .serviceDiscovery($0, $1) }
         case "/api/v1/locate":
             locate(connection, target)
         case "/-/reload":

@@ -22,6 +22,7 @@ struct StoreBook {
         /// Answers in a row that told the present start time.
         var steadyAnswers = 0
         var isShardd = false
+        var isAnswering = false
         var obstacle: String?
     }
 
@@ -34,6 +35,9 @@ struct StoreBook {
     /// Whether the address has been asked before.
     func knows(_ shard: ShardAddress) -> Bool { entries[shard] != nil }
 
+    /// Whether something answered when the address was last asked.
+    func isAnswering(_ shard: ShardAddress) -> Bool { entries[shard]?.isAnswering == true }
+
     /// Why the store behind an address cannot be told, though something answers there; nil otherwise.
     func obstacle(of shard: ShardAddress) -> String? { entries[shard]?.obstacle }
 
@@ -44,6 +48,7 @@ struct StoreBook {
     mutating func record(_ finding: StoreFinding, of shard: ShardAddress) {
         var entry = entries[shard] ?? Entry()
         entry.isShardd = finding == .shardd
+        if case .unreachable = finding { entry.isAnswering = false } else { entry.isAnswering = true }
         switch finding {
         case .process(let process):
             entry.obstacle = nil

@@ -92,6 +92,15 @@ final class Handover {
         announced == nil && heard.isEmpty && !rings.isReconcileDue && past.allSatisfy { $0.visit == .removal }
     }
 
+    /// Shards of the announced ring that are on no ring in force yet.
+    var joining: [ShardAddress] { announced.map(joining) ?? [] }
+
+    /// Shards off the ring in force that may hold groups, by older rings or as they are being emptied.
+    var holders: Set<ShardAddress> {
+        let past = Set(self.past.flatMap(\.holding)).union(settled.flatMap(\.holding))
+        return past.union(draining).subtracting(rings.ring.shards)
+    }
+
     /// Whether the shard gets pushes, or is being emptied.
     func isInUse(_ shard: ShardAddress) -> Bool {
         if draining.contains(shard) { return true }

@@ -43,6 +43,14 @@ final class StoreWatch {
     /// How often the process behind an address was found to be another one.
     var restartCounts: [ShardAddress: UInt64] { stores.restartCounts }
 
+    /// Whether something answered when the address was last asked.
+    func isAnswering(_ shard: ShardAddress) -> Bool { stores.book.isAnswering(shard) }
+
+    /// Whether the address was left off the ring though it is healthy: it is another name of a shard, or no shard's.
+    func isLeftOff(_ shard: ShardAddress) -> Bool {
+        selection.sameStore[shard] != nil || selection.unusable[shard] != nil
+    }
+
     /// Addresses that were left off the ring because another one leads to the same store.
     var sameStoreCount: Int { selection.sameStore.count }
 

@@ -1,0 +1,114 @@
+"""/api/v1/sd: Prometheus loses no group while groups move, and sees that a shard is down."""
+
+import json
+import subprocess
+import threading
+import urllib.parse
+
+import pytest
+from harness import scrape
+from harness.cluster import Cluster
+from harness.http import ask
+from harness.moving import BODY
+from harness.net import new_address, wait_until
+from harness.shardd import BINARY
+
+
+def states(replica):
+    """{target: state}"""
+    found = {}
+    for group in replica.json("/api/v1/sd"):
+        assert group["labels"]["__scheme__"] == "http" and group["labels"]["__metrics_path__"] == "/metrics"
+        for target in group["targets"]:
+            assert target not in found
+            found[target] = group["labels"]["__meta_shardd_state"]
+    return found
+
+
+def test_a_shard_stays_until_its_groups_have_moved(lab):
+    cluster = Cluster(lab, 3, consul=True, reconcile={"groups_per_second": 150})
+    leaving, replica = cluster.shards[0], cluster.replicas[0]
+    paths = [f"/metrics/job/seen/number/{number}" for number in range(600)]
+    for path in paths:
+        cluster.request("PUT", path, BODY)
+    shards = {shard.address.text: shard for shard in cluster.shards}
+    command = [BINARY, "drain", f"--config.file={cluster.idle.config_path}", leaving.address.text]
+    missing, seen = [], set()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        while child.poll() is None:
+            targets = states(replica)
+            seen.add(targets.get(leaving.address.text))
+            # A group may move between the two listings, but is held by a target at each moment.
+            held = {path for target in targets for path in scrape.held(shards[target])}
+            held |= {path for target in targets for path in scrape.held(shards[target])}
+            missing.append(len(set(paths) - held))
+        assert child.wait() == 0, child.stderr.read()
+    assert len(missing) > 5 and max(missing) == 0, missing
+    assert "draining" in seen, seen
+    wait_until(lambda: leaving.address.text not in states(replica), "the emptied shard has left")
+
+
+@pytest.mark.parametrize("is_consul", [False, True])
+def test_a_shard_that_is_down_is_told_and_alerts(lab, is_consul):
+    cluster = Cluster(lab, 3, consul=is_consul)
+    dead, replica = cluster.shards[0], cluster.replicas[0]
+    assert set(states(replica).values()) == {"up"}
+    address = new_address()
+    config = lab.directory / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 500ms}\n"
+        "scrape_configs:\n"
+        "- job_name: shards\n"
+        "  honor_labels: true\n"
+        f"  http_sd_configs: [{{url: '{replica.address.url}/api/v1/sd', refresh_interval: 500ms}}]\n"
+        "  relabel_configs: [{source_labels: [__meta_shardd_state], target_label: state}]\n"
+    )
+    data = f"--storage.tsdb.path={lab.directory}/data"
+    lab.process(
+        "prometheus", ["prometheus", f"--config.file={config}", data, f"--web.listen-address={address.text}"]
+    )
+    dead.kill()
+    wait_until(lambda: len(replica.shards()) == 2, "the dead shard has left the ring", 30)
+    assert states(replica)[dead.address.text] == "down"
+
+    def firing():
+        try:
+            query = urllib.parse.quote("up == 0")
+            result = json.loads(ask(address, "GET", f"/api/v1/query?query={query}", timeout=2).body)["data"]["result"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return [(sample["metric"]["instance"], sample["metric"]["state"]) for sample in result]
+
+    wait_until(lambda: firing() == [(dead.address.text, "down")], "up is 0", 30)
+    dead.start().wait_ready()
+    wait_until(lambda: states(replica)[dead.address.text] == "up", "it is up again", 30)
+
+
+def test_a_shard_that_joins_is_told_before_it_gets_pushes(lab):
+    cluster = Cluster(lab, 2, spare=1, consul=True)
+    replica, new = cluster.replicas[0], cluster.spare[0].address.text
+    seen = []
+    stop = threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            state = states(replica).get(new)
+            if state and state not in seen:
+                seen.append(state)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        cluster.scale_out()
+        wait_until(lambda: "up" in seen, "it is up")
+    finally:
+        stop.set()
+        watcher.join()
+    assert seen == ["joining", "up"], seen
+
+
+def test_other_names_of_a_shard_are_no_targets(lab):
+    gateway = lab.pushgateway(host="0.0.0.0")
+    names = [f"127.0.0.7:{gateway.address.port}", f"127.0.0.8:{gateway.address.port}"]
+    replica = lab.shardd(names)
+    assert states(replica) == {names[0]: "up"}
