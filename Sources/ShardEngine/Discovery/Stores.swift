@@ -70,12 +70,12 @@ final class Stores {
     func watch(_ shards: Set<ShardAddress>, check: Configuration.Check) {
         self.check = check
         guard shards != watched else { return }
+        if watched.isEmpty { round?.schedule(after: interval) }
         watched = shards
         questions = questions.filter { shards.contains($0.key) }
         waiting = waiting.filter(shards.contains)
         book.keep(shards)
         restartCounts = restartCounts.filter { shards.contains($0.key) }
-        if questions.isEmpty, waiting.isEmpty { round?.schedule(after: interval) }
     }
 
     /// Asks the watched addresses among these that were never asked; calls `done`, now or later, when all have answered or
