@@ -232,7 +232,7 @@ def test_what_a_shard_misses_is_stored_whatever_its_length(lab):
     def stored():
         answer = ask(cluster.consul.address, "GET", "/v1/kv/shardd/pushgateway/missed/?recurse=1")
         values = [base64.b64decode(entry["Value"]) for entry in json.loads(answer.body)] if answer.status == 200 else []
-        return {line.split(b" ")[1].decode() for value in values for line in value.splitlines()}
+        return {line.split(b" ")[3].decode() for value in values for line in value.splitlines()}
 
     wait_until(lambda: stored() == set(paths), "all is stored", 10)
 

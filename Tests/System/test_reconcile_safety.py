@@ -28,6 +28,7 @@ def refusing(gateway, fault):
             time.sleep(15)
         return answers(503 if fault == "hang" else fault)
 
+    answer.relays = True
     return answer
 
 

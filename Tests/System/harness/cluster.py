@@ -44,7 +44,7 @@ class Cluster:
             shard.stop()
             shard.keep_in(self.directory / f"{shard.address.host}.data").start().wait_ready()
         self.wait_for_ring()
-        for shard in shards:
+        for shard in set(shards).intersection(self.shards):
             wait_until(shard.marks, "the store is marked")
             shard.wait_persisted()
 
