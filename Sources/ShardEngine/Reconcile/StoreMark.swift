@@ -10,11 +10,10 @@ enum StoreMark {
     static let job = "shardd"
     private static let label = "store"
 
-    /// The mark of a store that has none: when the process that is marked first was started. So replicas that mark a store at
-    /// the same moment agree.
-    static func new(process: String) -> String {
-        let digits = process.utf8.filter { (0x30...0x39).contains($0) }
-        return String(decoding: digits, as: UTF8.self)
+    /// The mark of a store that has none: when the process that is marked first was started, in nanoseconds since 1970 and
+    /// hexadecimal digits. So replicas that mark a store at the same moment agree. Nil where the time cannot be read.
+    static func new(process: String) -> String? {
+        nanoseconds(rfc3339: process).map { String($0, radix: 16) }
     }
 
     /// The mark that a group bears; nil for any other group.

@@ -72,7 +72,7 @@ final class StoreMarker {
             onFinding(Finding(shard: shard, process: process, mark: mark, groups: census.groups))
             return end(shard)
         }
-        let mark = StoreMark.new(process: process)
+        guard let mark = StoreMark.new(process: process) else { return end(shard) }
         let push = HTTPRequest(
             method: .put,
             host: shard.host,
