@@ -35,8 +35,11 @@ let package = Package(
                 "ShardEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
-            ]
+            ],
+            plugins: ["BuildInfo"]
         ),
+        // Tells the program its revision and date; the tree stays as it is.
+        .plugin(name: "BuildInfo", capability: .buildTool()),
         .executableTarget(
             name: "RingBenchmark",
             dependencies: ["ShardEngine"],

@@ -12,6 +12,7 @@ import Logging
 public final class Server {
     private let options: ServeOptions
     private let logLevel: LogLevelBox
+    private let log: LogWriter
     private let logger: Logger
     private let loop: EventLoop
     private let workers: WorkerGroup
@@ -38,6 +39,9 @@ public final class Server {
     private var storesAt: Configuration.Consul?
     private var isDraining = false
     private var wasLastReloadSuccessful = true
+    private var lastReloadSuccess = wallClock()
+    /// Why shards have left the membership, until the ring without them is in force.
+    private var leavingReasons: [ShardAddress: String] = [:]
     private let descriptors: Int
     private var signals: [SignalEvent] = []
     private var graceEnd: Timer?
@@ -51,9 +55,13 @@ public final class Server {
             throw .configuration(error)
         }
         let files = FilePages()
+        keepStandardDescriptors()
+        ignoreWriteSignals()
+        let log = LogWriter.standardError(format: options.logFormat)
+        defer { log.finish(within: lastLogTime) }
         let server: Server
         do throws(ListenFailure) {
-            server = try Server(options, configuration)
+            server = try Server(options, configuration, log)
         } catch {
             throw .runtime(error.description)
         }
@@ -64,12 +72,12 @@ public final class Server {
         server.logger.info("shardd has stopped")
     }
 
-    private init(_ options: ServeOptions, _ configuration: Configuration) throws(ListenFailure) {
+    private init(_ options: ServeOptions, _ configuration: Configuration, _ log: LogWriter) throws(ListenFailure) {
         self.options = options
         self.configuration = configuration
         logLevel = LogLevelBox(configuration.logLevel ?? options.logLevel)
-        logger = Logger.standardError(format: options.logFormat, level: logLevel)
-        signal(SIGPIPE, SIG_IGN)
+        self.log = log
+        logger = Logger.lines(format: options.logFormat, level: logLevel, writer: log)
         keepFreedMemory()
         descriptors = raiseDescriptorLimit()
         let loop = EventLoop()
@@ -140,7 +148,7 @@ public final class Server {
         logger.info(
             "shardd is listening",
             metadata: [
-                "address": "\(address)", "version": "\(sharddVersion)", "shards": "\(membership.shards.count)",
+                "address": "\(address)", "version": "\(options.build.version)", "shards": "\(membership.shards.count)",
                 "workers": "\(configuration.workers)",
             ]
         )
@@ -148,6 +156,7 @@ public final class Server {
     }
 
     private func connectParts() {
+        passOnLibeventMessages(to: logger)
         for worker in workers.all {
             let admin = AdminHandler(server: self, forwarder: worker.forwarder)
             worker.pushHandler.onOther = { admin.handle($0, $1) }
@@ -187,10 +196,16 @@ public final class Server {
         }
     }
 
+    /// How long the log's reader may take, at the end, for what is queued.
+    private static let lastLogTime = TimeSpan.seconds(1)
+
     // MARK: Membership
 
     private func membershipChanged(_ membership: Membership) {
         let isFirst = self.membership.source == .config
+        for shard in Set(self.membership.shards).subtracting(membership.shards) {
+            leavingReasons[shard] = discovery.reasonToLeave(shard)
+        }
         self.membership = membership
         identifyShards(isFirst: isFirst)
     }
@@ -260,14 +275,8 @@ public final class Server {
         absences.didUse(ring.shards)
         generation += 1
         ringChangedAt = wallClock()
-        logger.info(
-            "ring changed",
-            metadata: [
-                "generation": "\(generation)", "shards": "\(ring.shards.count)",
-                "joined": "\(ring.shards.filter { !present.shards.contains($0) })",
-                "left": "\(present.shards.filter { !ring.shards.contains($0) })",
-            ]
-        )
+        RingChange(from: present, to: ring).log(generation: generation, reasons: leavingReasons, by: logger)
+        leavingReasons = leavingReasons.filter { ring.shards.contains($0.key) }
     }
 
     private func tellReconciler() {
@@ -307,6 +316,8 @@ public final class Server {
 
 extension Server: AdminDelegate {
     var isLifecycleEnabled: Bool { options.enableLifecycle }
+
+    var build: BuildInfo { options.build }
 
     func gather(for mailbox: LoopMailbox, _ done: @escaping (ServerStatus, WorkerSnapshot) -> Void) {
         let done = LoopBound(done)
@@ -351,7 +362,13 @@ extension Server: AdminDelegate {
             key: configuration.hash.key,
             isDraining: isDraining,
             wasLastReloadSuccessful: wasLastReloadSuccessful,
+            lastReloadSuccess: lastReloadSuccess,
             polls: discovery.metrics.polls,
+            faults: discovery.faults,
+            checkFailures: discovery.metrics.checkFailures,
+            checkInterval: configuration.check.interval,
+            logDropped: log.droppedCount,
+            build: options.build,
             lastPollSuccess: discovery.metrics.lastSuccess,
             reconcile: reconcileMetrics,
             draining: handover.draining,
@@ -367,7 +384,7 @@ extension Server: AdminDelegate {
         var states: [ShardAddress: ShardState] = [:]
         for shard in handover.holders where stores.isAnswering(shard) { states[shard] = .draining }
         for shard in handover.joining + membership.shards { states[shard] = .joining }
-        for shard in configuration.servers where states[shard] == nil {
+        for shard in configuration.servers + Array(discovery.faults.keys) where states[shard] == nil {
             // Where Consul names the shards, one that answers and that Consul does not name has been taken out.
             if configuration.consul == nil || !stores.isAnswering(shard) { states[shard] = .down }
         }
@@ -379,27 +396,20 @@ extension Server: AdminDelegate {
         var problems: [String] = []
         do throws(ConfigurationErrors) {
             let loaded = try Configuration.load(file: options.configurationFile)
-            problems = fixedKeys(changedIn: loaded)
+            problems = configuration.fixedKeys(changedIn: loaded).map { "\(options.configurationFile): \($0)" }
             if problems.isEmpty { apply(loaded) }
         } catch {
             problems = error.problems.map(\.description)
         }
         wasLastReloadSuccessful = problems.isEmpty
         if problems.isEmpty {
+            lastReloadSuccess = wallClock()
             logger.info("the configuration has been reloaded")
         } else {
-            logger.error("the configuration has not been reloaded", metadata: ["problems": "\(problems)"])
+            let reasons = problems.joined(separator: "; ")
+            logger.error("the configuration has not been reloaded", metadata: ["problems": "\(reasons)"])
         }
         return problems
-    }
-
-    private func fixedKeys(changedIn loaded: Configuration) -> [String] {
-        var problems: [String] = []
-        if loaded.listen != configuration.listen {
-            problems.append("http_listen_addr: cannot change without a restart")
-        }
-        if loaded.workers != configuration.workers { problems.append("workers: cannot change without a restart") }
-        return problems.map { "\(options.configurationFile): \($0)" }
     }
 
     private func apply(_ loaded: Configuration) {

@@ -28,7 +28,8 @@ struct Serve: ParsableCommand {
             logLevel: logLevel,
             logFormat: logFormat,
             enableLifecycle: enableLifecycle,
-            enableAdminAPI: enableAdminAPI
+            enableAdminAPI: enableAdminAPI,
+            build: build
         )
         do throws(StartFailure) {
             try Server.run(options)

@@ -9,7 +9,7 @@ struct Shardd: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "shardd",
         abstract: "A stateless ingress tier for Prometheus Pushgateways.",
-        version: "shardd \(sharddVersion)",
+        version: "shardd \(build.version) (\(build.revision), built \(build.date), Swift \(build.swiftVersion))",
         subcommands: [Serve.self, CheckConfig.self, Locate.self, Reconcile.self, Drain.self],
         defaultSubcommand: Serve.self
     )

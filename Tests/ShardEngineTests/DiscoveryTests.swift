@@ -110,6 +110,31 @@ import Testing
         #expect(decode(entry(node: "a", service: "b", port: 1), entry(node: "c", service: "b", port: 1)) == ["b:1"])
     }
 
+    @Test func tellsWhatIsWrongWithThoseThatDoNotPass() {
+        func entry(_ port: Int, _ checks: String) -> String {
+            #"{"Node":{"Address":"n"},"Service":{"Address":"b","Port":\#(port)},"Checks":[\#(checks)]}"#
+        }
+        let passing = #"{"CheckID":"serfHealth","Status":"passing","Output":"alive"}"#
+        let failing = #"{"CheckID":"service:b_1","Status":"critical","Output":"HTTP GET x: 401 Unauthorized\nmore"}"#
+        let maintained = #"{"CheckID":"_service_maintenance:b_1","Status":"critical","Notes":"moving"}"#
+        let found = instances(
+            entry(1, "\(passing),\(failing)"),
+            entry(2, "\(failing),\(maintained)"),
+            entry(3, passing),
+            // Registered twice, once by an agent that cannot reach it.
+            entry(4, failing),
+            entry(4, passing)
+        )
+        #expect(found?.shards.map(\.port) == [3, 4])
+        #expect(
+            found?.faults == [
+                ShardAddress(host: "b", port: 1):
+                    "its check service:b_1 in Consul is critical: HTTP GET x: 401 Unauthorized",
+                ShardAddress(host: "b", port: 2): "it is in maintenance in Consul: moving",
+            ]
+        )
+    }
+
     @Test func knowsAnEmptyAnswer() {
         #expect(decode() == [])
     }
@@ -172,7 +197,11 @@ private final class Health {
 
     var shards: [ShardAddress] { membership.shards }
 
-    func record(_ shard: ShardAddress, isHealthy: Bool) -> Bool { membership.record(shard, isHealthy: isHealthy) }
+    var faults: [ShardAddress: String] { membership.faults }
+
+    func record(_ shard: ShardAddress, isHealthy: Bool) -> Bool {
+        membership.record(shard, fault: isHealthy ? nil : "it answered 500")
+    }
 
     func replace(_ shards: [ShardAddress], fall: Int, rise: Int) {
         membership.replace(shards, fall: fall, rise: rise)
@@ -197,6 +226,20 @@ private final class Health {
         #expect(!membership.record(one, isHealthy: true))
         #expect(membership.record(one, isHealthy: true))
         #expect(membership.shards == [one, other])
+    }
+
+    @Test func aShardFailsItsProbesOnceItHasLeftOrIfItWasNeverHealthy() {
+        let membership = Health(shards: [one, other], fall: 2, rise: 1)
+        #expect(membership.faults.isEmpty)
+        _ = membership.record(one, isHealthy: true)
+        _ = membership.record(one, isHealthy: false)
+        _ = membership.record(other, isHealthy: false)
+        #expect(membership.faults == [other: "it answered 500"])
+        _ = membership.record(one, isHealthy: false)
+        #expect(membership.faults == [one: "it answered 500", other: "it answered 500"])
+        _ = membership.record(one, isHealthy: true)
+        _ = membership.record(other, isHealthy: true)
+        #expect(membership.faults.isEmpty)
     }
 
     @Test func aSuccessInBetweenForgivesAFailure() {

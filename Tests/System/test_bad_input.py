@@ -283,6 +283,7 @@ def test_other_methods_are_405_with_allow(replica, stub, method):
     [
         ("PUT", "/metrics", {"GET", "HEAD"}),
         ("DELETE", "/-/healthy", {"GET", "HEAD"}),
+        ("PUT", "/", {"GET", "HEAD"}),
         ("POST", "/api/v1/ring", {"GET", "HEAD"}),
         ("PUT", "/test/v1", {"GET", "HEAD"}),
         ("GET", "/-/reload", {"POST", "PUT"}),
@@ -298,7 +299,6 @@ def test_known_paths_with_another_method_are_405(replica, method, path, allowed)
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/metrics/",
         "/metrics/jobs/a",
         "/Metrics/job/a",

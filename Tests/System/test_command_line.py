@@ -1,5 +1,8 @@
 """The command line: exit codes, messages, check-config and locate."""
 
+import datetime
+import re
+
 import pytest
 
 from harness.shardd import run
@@ -16,7 +19,10 @@ def config(tmp_path):
 
 def test_version_and_help():
     version = run("--version")
-    assert version.returncode == 0 and version.stdout.strip()
+    assert version.returncode == 0
+    told = re.fullmatch(r"shardd 0\.1\.0 \(([0-9a-f]{12}(?:-dirty)?|unknown), built (\S+Z), Swift (\S+)\)\n", version.stdout)
+    assert told, version.stdout
+    datetime.datetime.fromisoformat(told[2].replace("Z", "+00:00"))
     for flag in ("-h", "--help"):
         text = run(flag)
         assert text.returncode == 0

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness.http import ask
-from harness.net import Address, wait_until
+from harness.net import Address, new_ports, wait_until
 from harness.shardd import ROOT
 
 
@@ -38,7 +38,7 @@ def heed_signals():
 class Demo:
     def __init__(self, tmp_path, consul=""):
         self.marker = f"{os.getpid()}-{time.monotonic_ns()}"
-        base = 21000 + os.getpid() % 1000 * 8
+        base = new_ports()
         self.port = base
         self.log = tmp_path / "demo.log"
         self.temporary = tmp_path / "tmp"
@@ -185,7 +185,7 @@ def test_a_taken_port_is_named_with_the_way_out(start):
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PORT": str(first.port), "PUSHGATEWAY_PORT": "29091"},
+        env={**os.environ, "PORT": str(first.port), "PUSHGATEWAY_PORT": str(new_ports())},
     )
     assert result.returncode == 1
     assert f"127.0.0.1:{first.port} is taken" in result.stderr and "PORT=" in result.stderr

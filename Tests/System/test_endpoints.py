@@ -12,7 +12,9 @@ from harness.net import new_address, wait_until
 
 PATH = "/metrics/job/a/instance/b"
 METRICS = """
-shardd_build_info shardd_requests_total shardd_request_duration_seconds_bucket shardd_request_duration_seconds_sum
+shardd_build_info shardd_log_dropped_total shardd_ring_fingerprint shardd_shard_queue shardd_shard_bytes_total
+shardd_shard_retries_total shardd_shard_connect_errors_total shardd_shard_check_failures_total
+shardd_config_last_reload_success_timestamp_seconds shardd_requests_total shardd_request_duration_seconds_bucket shardd_request_duration_seconds_sum
 shardd_request_duration_seconds_count shardd_requests_in_flight shardd_connections shardd_shard_requests_total
 shardd_shard_response_seconds_bucket shardd_shard_response_seconds_sum shardd_shard_response_seconds_count
 shardd_shard_up shardd_shard_in_flight shardd_shard_connections shardd_failovers_total shardd_rejected_total
@@ -68,6 +70,36 @@ def test_health_and_greeting(replica):
     answer = replica.ask("GET", "/test/v1")
     assert answer.status == 200
     assert answer.text.strip() and answer.text.rstrip("\n").count("\n") == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "HEAD"])
+def test_the_root_tells_what_this_is(replica, method):
+    answer = replica.ask(method, "/")
+    assert answer.status == 200
+    if method != "HEAD":
+        assert "shardd 0.1.0" in answer.text and "/metrics" in answer.text and "/-/ready" in answer.text
+
+
+def test_the_default_check_of_haproxy_passes(replica):
+    """Byte for byte what `option httpchk` sends."""
+    with Connection(replica.address) as connection:
+        connection.send(b"OPTIONS / HTTP/1.0\r\n\r\n")
+        assert connection.read().status == 200
+        assert connection.is_closed()
+
+
+def test_replicas_that_agree_have_one_fingerprint(lab, shards, replica):
+    def fingerprint(**options):
+        other = lab.shardd(options.pop("shards", shards), **options)
+        value = other.ring()["fingerprint"]
+        assert value == other.metric("shardd_ring_fingerprint")
+        assert 0 < value < 2**48
+        return value
+
+    own = replica.ring()["fingerprint"]
+    assert fingerprint() == fingerprint(shards=shards[::-1]) == own
+    others = [fingerprint(shards=shards[:2]), fingerprint(hash={"vnodes": 499}), fingerprint(hash={"key": "path"})]
+    assert len({own, *others}) == 4
 
 
 def test_ring(shards, replica):
@@ -155,12 +187,19 @@ def test_metrics_count_what_happened(shards, replica):
     assert replica.metric("shardd_requests_total", method="PUT", code="400") == 1
     assert replica.metric("shardd_shard_requests_total", code="200") == 20
     assert replica.metric("shardd_shard_response_seconds_count") == 22
+    # Pushes alone: not this test's scrapes, nor the probes of its balancer.
+    replica.ask("GET", "/-/healthy")
+    replica.ask("GET", "/nothing")
+    assert replica.metric("shardd_request_duration_seconds_count") == 22
+    assert replica.metric("shardd_request_duration_seconds_sum") > 0
+    assert replica.metric("shardd_log_dropped_total") == 0
     assert replica.metric("shardd_ring_shards") == 3
     assert replica.metric("shardd_ring_generation") == 1
     assert sum(found["shardd_ring_share_ratio"].values()) == pytest.approx(1)
     assert list(found["shardd_shard_up"].values()) == [1, 1, 1]
     assert abs(found["shardd_ring_last_change_timestamp_seconds"][frozenset()] - time.time()) < 60
     assert found["shardd_config_last_reload_successful"][frozenset()] == 1
+    assert abs(found["shardd_config_last_reload_success_timestamp_seconds"][frozenset()] - time.time()) < 60
     assert found["process_open_fds"][frozenset()] == pytest.approx(replica.descriptors(), abs=3)
     labels = {name for samples in found.values() for sample in samples for name, _ in sample}
     assert labels <= {
@@ -172,8 +211,9 @@ def test_metrics_count_what_happened(shards, replica):
         "result",
         "version",
         "swiftversion",
-        "libevent",
+        "builddate",
         "revision",
+        "direction",
     }
 
 

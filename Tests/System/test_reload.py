@@ -88,7 +88,7 @@ def test_a_bad_file_changes_nothing_and_is_told(lab, text, word):
 def test_what_needs_a_restart_is_refused_whole(lab):
     shards = lab.pushgateways(2)
     replica = lab.shardd(shards, arguments=["--web.enable-lifecycle"])
-    for key, value in (("http_listen_addr", '"127.0.0.1:1"'), ("workers", 2)):
+    for key, value in (("http_listen_addr", '"127.0.0.1:1"'), ("workers", 2), ("web", {"reuse_port": True})):
         replica.write_config({**replica.settings, key: value, "pushgateway": servers(shards[:1])})
         answer = replica.ask("POST", "/-/reload")
         assert answer.status >= 400, answer
@@ -126,8 +126,11 @@ def test_consul_settings_change(lab):
     replica = lab.shardd(shards[:1], arguments=["--web.enable-lifecycle"])
     wait_until(lambda: replica.ring()["source"] == "static", "its own probe has answered")
     assert replica.shards() == texts(shards[:1])
-    for name, members in (("one", shards[:2]), ("two", shards[2:])):
-        replica.change_config(consul_server={**settings, "register_service_name": name})
-        by_request(replica)
-        wait_until(lambda: replica.shards() == texts(members), f"the ring is the instances of {name}")
+    replica.change_config(consul_server={**settings, "register_service_name": "one"})
+    by_request(replica)
+    wait_until(lambda: replica.shards() == texts(shards[:2]), "the ring is the instances of one")
     assert replica.ring()["source"] == "consul"
+    replica.change_config(consul_server={**settings, "register_service_name": "two"})
+    refused = replica.ask("POST", "/-/reload")
+    assert refused.status >= 400 and "register_service_name: cannot change without a restart" in refused.text
+    assert replica.shards() == texts(shards[:2])

@@ -10,6 +10,8 @@ from harness.http import Connection
 from harness.net import wait_until
 from harness.stub import OK
 
+# Two replicas may have one port only if both say so.
+SHARED_PORT = {"reuse_port": True}
 PATH = "/metrics/job/a"
 
 
@@ -111,8 +113,8 @@ def test_quit_by_request(lab):
 def test_sigterm_under_load_answers_all(lab):
     """The load goes to two replicas on one port; one of them ends."""
     shards = lab.pushgateways(3)
-    first = lab.shardd(shards)
-    second = lab.shardd(shards, address=first.address)
+    first = lab.shardd(shards, web=SHARED_PORT)
+    second = lab.shardd(shards, address=first.address, web=SHARED_PORT)
     with lab.load(second, shards, retry_stale=True) as load:
         first.send(signal.SIGTERM)
         assert first.wait() == 0
@@ -123,8 +125,8 @@ def test_sigterm_under_load_answers_all(lab):
 
 def test_a_rolling_restart_of_two_replicas_on_one_port_loses_nothing(lab):
     shards = lab.pushgateways(3)
-    replicas = [lab.shardd(shards)]
-    replicas.append(lab.shardd(shards, address=replicas[0].address))
+    replicas = [lab.shardd(shards, web=SHARED_PORT)]
+    replicas.append(lab.shardd(shards, address=replicas[0].address, web=SHARED_PORT))
     with lab.load(replicas[0], shards, retry_stale=True) as load:
         for _ in range(3):
             for replica in replicas:
@@ -139,9 +141,24 @@ def test_a_rolling_restart_of_two_replicas_on_one_port_loses_nothing(lab):
     load.check_readable()
 
 
-def test_a_taken_port_is_an_error_and_1(lab):
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("taken_by", ["pushgateway", "replica", "replica that shares"])
+def test_a_taken_port_is_an_error_and_1(lab, taken_by, workers):
+    """Whoever has it, and though the newcomer, or the one that is there, would share it."""
     shard = lab.pushgateway()
-    replica = lab.shardd([shard], address=shard.address, wait=False)
-    assert replica.wait() == 1
-    lines = replica.log().strip().splitlines()
-    assert shard.address.text in lines[-1]
+    sharing = {"web": SHARED_PORT}
+    for newcomer in ({}, sharing):
+        if taken_by == "pushgateway":
+            owner = shard
+        elif taken_by == "replica":
+            owner = lab.shardd([shard], workers=2)
+        elif newcomer:
+            # Both share: that is what test_sigterm_under_load_answers_all is about.
+            continue
+        else:
+            owner = lab.shardd([shard], workers=2, **sharing)
+        replica = lab.shardd([shard], address=owner.address, wait=False, workers=workers, **newcomer)
+        assert replica.wait() == 1
+        (line,) = replica.log().strip().splitlines()
+        assert owner.address.text in line and "another process has the port" in line, line
+        assert owner.is_ready()

@@ -1,5 +1,7 @@
 """Several event loops on one port: everything that one does, and their figures add up."""
 
+import os
+import pathlib
 import signal
 import threading
 
@@ -26,6 +28,43 @@ def test_pushes_are_spread_and_counted_together(lab):
         text = connection.ask("GET", "/metrics").text
         assert 'shardd_requests_total{method="PUT",code="200"} %d' % (before + 60) in text
         assert "shardd_connections 6" in text
+    for connection in connections:
+        connection.close()
+
+
+def watched_descriptors(replica):
+    """How many descriptors each of the process's loops watches (proc_pid_fdinfo(5))."""
+    folder = pathlib.Path(f"/proc/{replica.pid}")
+    loops = [fd.name for fd in (folder / "fd").iterdir() if "eventpoll" in os.readlink(fd)]
+    return {loop: (folder / "fdinfo" / loop).read_text().count("tfd:") for loop in loops}
+
+
+def test_one_socket_listens_and_each_worker_gets_as_many_connections(lab):
+    replica = lab.shardd(lab.pushgateways(1), workers=3, limits={"connections": 60})
+    with open("/proc/net/tcp") as file:
+        ends = [line.split()[1:4:2] for line in file]
+    octets = "".join(f"{int(octet):02X}" for octet in reversed(replica.address.host.split(".")))
+    listening = [local for local, state in ends if state == "0A" and local == f"{octets}:{replica.address.port:04X}"]
+    assert len(listening) == 1, ends
+    before = watched_descriptors(replica)
+    connections = [Connection(replica.address) for _ in range(30)]
+    wait_until(lambda: replica.metric("shardd_connections") == 31, "all are accepted")
+
+    def shares():
+        return [count - before.get(loop, 0) for loop, count in watched_descriptors(replica).items()]
+
+    wait_until(lambda: sorted(shares())[-3:] == [10, 10, 10], f"each worker has ten: {shares()}")
+    for connection in connections:
+        connection.close()
+
+
+def test_workers_that_are_full_leave_connections_to_others(lab):
+    replica = lab.shardd(lab.pushgateways(1), workers=3, limits={"connections": 30})
+    connections = []
+    # Beyond the limit, each newcomer takes the place of one that rests.
+    for number in range(90):
+        connections.append(Connection(replica.address))
+        assert connections[-1].ask("PUT", f"{PATH}/n/{number}", b"x 1\n").status == 200
     for connection in connections:
         connection.close()
 

@@ -39,11 +39,12 @@ private struct RingDocument: Encodable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case generation, vnodes, key, source, shards
+        case generation, fingerprint, vnodes, key, source, shards
         case lastChange = "last_change"
     }
 
     var generation: Int
+    var fingerprint: UInt64
     var vnodes: Int
     var key: String
     var source: String
@@ -52,14 +53,16 @@ private struct RingDocument: Encodable {
 
     init(_ status: ServerStatus, _ snapshot: WorkerSnapshot) {
         generation = status.generation
+        fingerprint = status.ring.fingerprint(key: status.key)
         vnodes = status.ring.vnodes
         key = status.key == .group ? "group" : "path"
         source = status.source.rawValue
         lastChange = status.ringChangedAt
+        let readiness = Readiness(status, snapshot)
         shards = status.ring.shards.enumerated().map { index, shard in
             Shard(
                 address: shard.text,
-                state: snapshot.shards[shard]?.isUp == false ? "suspect" : "up",
+                state: readiness.fault(of: shard) == nil ? "up" : "suspect",
                 points: status.ring.pointCount(of: index),
                 share: status.ring.share(of: index)
             )
@@ -98,7 +101,8 @@ private struct TargetGroup: Encodable {
     /// Every shard that holds groups or may, and every one that ought to: a group of targets for each state.
     static func groups(_ status: ServerStatus, _ snapshot: WorkerSnapshot) -> [TargetGroup] {
         var states = status.offRing
-        for shard in status.ring.shards { states[shard] = snapshot.shards[shard]?.isUp == false ? .suspect : .up }
+        let readiness = Readiness(status, snapshot)
+        for shard in status.ring.shards { states[shard] = readiness.fault(of: shard) == nil ? .up : .suspect }
         let groups = Dictionary(grouping: states.keys) { states[$0] ?? .up }
         return groups.sorted { $0.key.rawValue < $1.key.rawValue }.map { state, shards in
             TargetGroup(

@@ -4,6 +4,8 @@
 protocol AdminDelegate: AnyObject {
     /// Whether the lifecycle endpoints are on; never changes.
     var isLifecycleEnabled: Bool { get }
+    /// What was built; never changes.
+    var build: BuildInfo { get }
     /// Calls `done`, on the loop of the mailbox, with the server's state and all workers' figures, added up.
     func gather(for mailbox: LoopMailbox, _ done: @escaping (ServerStatus, WorkerSnapshot) -> Void)
     /// Reads the configuration anew; `done`, on the loop of the mailbox, gets what is wrong with it, and then nothing
@@ -27,6 +29,8 @@ final class AdminHandler {
     /// Answers a request that has arrived as a whole.
     func handle(_ connection: InboundConnection, _ target: RequestTarget) {
         switch String(decoding: target.path, as: UTF8.self) {
+        case "/":
+            welcome(connection)
         case "/metrics":
             read(connection) { status, snapshot, answer in
                 var text = MetricsExposition(status, snapshot)
@@ -36,9 +40,10 @@ final class AdminHandler {
         case "/-/healthy":
             readLine(connection, 200, "shardd is healthy")
         case "/-/ready":
-            read(connection) { status, _, answer in
-                var line = self.readiness(status) + "\n"
-                let code = status.isReady ? 200 : 503
+            read(connection) { status, snapshot, answer in
+                let problem = Readiness(status, snapshot).problem
+                var line = problem.map { "shardd is not ready: \($0)\n" } ?? "shardd is ready\n"
+                let code = problem == nil ? 200 : 503
                 line.withUTF8 { answer(code, "text/plain; charset=utf-8", UnsafeRawBufferPointer($0)) }
             }
         case "/test/v1":
@@ -60,9 +65,25 @@ final class AdminHandler {
         }
     }
 
-    private func readiness(_ status: ServerStatus) -> String {
-        if status.isDraining { return "shardd is not ready: it is shutting down" }
-        return status.ring.isEmpty ? "shardd is not ready: no shard is healthy" : "shardd is ready"
+    /// For people, and for balancers, which ask for `/` by default.
+    private func welcome(_ connection: InboundConnection) {
+        if connection.method == .options {
+            let allow = ReplyHeader(name: "Allow", value: "GET, HEAD, OPTIONS")
+            return answer(connection, 200, headers: [allow], line: links)
+        }
+        readLine(connection, 200, links)
+    }
+
+    private var links: String {
+        """
+        shardd \(server.build.version): a tier in front of Prometheus Pushgateways
+        /metrics
+        /-/healthy
+        /-/ready
+        /api/v1/ring
+        /api/v1/locate?path=/metrics/job/JOB
+        /api/v1/sd
+        """
     }
 
     private func locate(_ connection: InboundConnection, _ target: RequestTarget) {
@@ -111,7 +132,7 @@ final class AdminHandler {
         server.gather(for: mailbox) { [self] status, snapshot in
             guard let connection = pending.connection else { return }
             body(status, snapshot) { code, contentType, bytes in
-                forwarder.metrics.countAnswer(connection.method, code, .zero)
+                forwarder.metrics.countAnswer(connection.method, code)
                 connection.reply(status: code, contentType: contentType, body: bytes)
             }
         }
@@ -140,7 +161,7 @@ final class AdminHandler {
     }
 
     private func answer(_ connection: InboundConnection, _ status: Int, headers: [ReplyHeader] = [], line: String) {
-        forwarder.metrics.countAnswer(connection.method, status, .zero)
+        forwarder.metrics.countAnswer(connection.method, status)
         connection.reply(status: status, headers: headers, line: line)
     }
 }

@@ -16,14 +16,27 @@ struct MetricsExposition: ~Copyable {
 
     /// Writes every family.
     mutating func write() {
-        text.family("shardd_build_info", .gauge, "A constant 1 labeled by the version of shardd.")
-        text.sample(1, labels: [("version", sharddVersion)])
+        writeProgram()
         writeRequests()
         writeShards()
         writeRing()
         writeDiscovery()
         writeReconciling()
         writeProcess()
+    }
+
+    private mutating func writeProgram() {
+        let build = status.build
+        text.family("shardd_build_info", .gauge, "A constant 1, labeled by what was built, when and with which Swift.")
+        text.sample(
+            1,
+            labels: [
+                ("version", build.version), ("revision", build.revision), ("builddate", build.date),
+                ("swiftversion", build.swiftVersion),
+            ]
+        )
+        text.family("shardd_log_dropped_total", .counter, "Log entries that standard error did not take in time.")
+        text.sample(Double(status.logDropped))
     }
 
     private mutating func writeRequests() {
@@ -37,7 +50,7 @@ struct MetricsExposition: ~Copyable {
         text.family(
             "shardd_request_duration_seconds",
             .histogram,
-            "From the arrival of a whole request to its answer."
+            "From the arrival of a whole push to its answer."
         )
         text.histogram(snapshot.durations)
         text.family("shardd_requests_in_flight", .gauge, "Pushes that have arrived and have no answer yet.")
@@ -67,11 +80,42 @@ struct MetricsExposition: ~Copyable {
             "Pushes that went to another shard because this one, their owner, could not be reached."
         )
         for (address, shard) in shards { text.sample(Double(shard.failovers), labels: [("shard", address.text)]) }
+        writeShardCounters(shards)
+    }
+
+    private mutating func writeShardCounters(_ shards: [(key: ShardAddress, value: WorkerSnapshot.Shard)]) {
+        text.family("shardd_shard_bytes_total", .counter, "Bytes received from (in) and sent to (out) a shard.")
+        for (address, shard) in shards {
+            text.sample(Double(shard.bytesIn), labels: [("shard", address.text), ("direction", "in")])
+            text.sample(Double(shard.bytesOut), labels: [("shard", address.text), ("direction", "out")])
+        }
+        text.family(
+            "shardd_shard_retries_total",
+            .counter,
+            "Pushes that were sent again because the connection to the shard had broken."
+        )
+        for (address, shard) in shards { text.sample(Double(shard.retries), labels: [("shard", address.text)]) }
+        text.family("shardd_shard_connect_errors_total", .counter, "Connections to a shard that could not be made.")
+        for (address, shard) in shards { text.sample(Double(shard.connectErrors), labels: [("shard", address.text)]) }
+        text.family("shardd_shard_check_failures_total", .counter, "Checks that a shard has failed.")
+        for (address, shard) in shards {
+            let failures = shard.checkFailures + (status.checkFailures[address] ?? 0)
+            text.sample(Double(failures), labels: [("shard", address.text)])
+        }
     }
 
     private mutating func writeShardGauges(_ shards: [(key: ShardAddress, value: WorkerSnapshot.Shard)]) {
-        text.family("shardd_shard_up", .gauge, "Whether the shard takes pushes: 0 while it is suspect.")
-        for (address, shard) in shards { text.sample(shard.isUp ? 1 : 0, labels: [("shard", address.text)]) }
+        text.family(
+            "shardd_shard_up",
+            .gauge,
+            "Whether the shard takes pushes: 0 while it cannot be reached, or fails its checks and takes no push."
+        )
+        let readiness = Readiness(status, snapshot)
+        for (address, _) in shards {
+            text.sample(readiness.fault(of: address) == nil ? 1 : 0, labels: [("shard", address.text)])
+        }
+        text.family("shardd_shard_queue", .gauge, "Pushes that wait for a connection to the shard.")
+        for (address, shard) in shards { text.sample(Double(shard.queue), labels: [("shard", address.text)]) }
         text.family("shardd_shard_in_flight", .gauge, "Pushes that wait for the shard or its answer.")
         for (address, shard) in shards { text.sample(Double(shard.inFlight), labels: [("shard", address.text)]) }
         text.family("shardd_shard_connections", .gauge, "Connections to the shard.")
@@ -81,6 +125,12 @@ struct MetricsExposition: ~Copyable {
     private mutating func writeRing() {
         text.family("shardd_ring_generation", .gauge, "How many rings there have been since the start.")
         text.sample(Double(status.generation))
+        text.family(
+            "shardd_ring_fingerprint",
+            .gauge,
+            "48 bits of a hash of the ring's shards, vnodes and key: equal on replicas that agree."
+        )
+        text.sample(Double(status.ring.fingerprint(key: status.key)))
         text.family("shardd_ring_shards", .gauge, "Shards on the ring.")
         text.sample(Double(status.ring.shards.count))
         text.family(
@@ -114,6 +164,12 @@ struct MetricsExposition: ~Copyable {
             "Whether the configuration was valid when it was last read."
         )
         text.sample(status.wasLastReloadSuccessful ? 1 : 0)
+        text.family(
+            "shardd_config_last_reload_success_timestamp_seconds",
+            .gauge,
+            "When the configuration was last read and applied."
+        )
+        text.sample(status.lastReloadSuccess)
     }
 
     private mutating func writeReconciling() {

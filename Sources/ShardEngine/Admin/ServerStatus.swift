@@ -26,8 +26,19 @@ struct ServerStatus: Sendable {
     /// Whether the server is about to stop.
     var isDraining: Bool
     var wasLastReloadSuccessful: Bool
+    /// When the configuration was last read and applied, in seconds since 1970.
+    var lastReloadSuccess: Double
     /// Polls for the healthy shards, by result.
     var polls: [PollResult: UInt64]
+    /// The shards that fail their checks, with what is wrong with each.
+    var faults: [ShardAddress: String]
+    /// How often shards have failed checks of Consul's or of static discovery.
+    var checkFailures: [ShardAddress: UInt64]
+    /// How long ago a push may have been taken by a shard that fails its checks and counts as up all the same.
+    var checkInterval: TimeSpan
+    /// Log entries that were dropped.
+    var logDropped: UInt64
+    var build: BuildInfo
     /// When a poll last succeeded, in seconds since 1970.
     var lastPollSuccess: Double?
     var reconcile: ReconcileMetrics
@@ -39,7 +50,4 @@ struct ServerStatus: Sendable {
     var sameStoreCount: Int
     /// How often the process behind an address was found to be another one.
     var restartCounts: [ShardAddress: UInt64]
-
-    /// Whether pushes are welcome.
-    var isReady: Bool { !ring.isEmpty && !isDraining }
 }

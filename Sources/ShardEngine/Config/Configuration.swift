@@ -122,6 +122,8 @@ public struct Configuration: Equatable, Sendable {
     public var mode = Mode.forward
     /// Event loops, one thread each.
     public var workers = 1
+    /// Whether another process that wants this too may listen on the port.
+    public var reusesPort = false
     /// The least severe entries to log; nil for what the command line says.
     public var logLevel: LogLevel?
     /// The ring.
@@ -175,6 +177,20 @@ extension Configuration {
 
         /// The defaults.
         public init() {}
+    }
+}
+
+extension Configuration {
+    /// What a reload would have to change and cannot, as `key: reason`.
+    func fixedKeys(changedIn loaded: Configuration) -> [String] {
+        var keys: [String] = []
+        if loaded.listen != listen { keys.append("http_listen_addr") }
+        if loaded.workers != workers { keys.append("workers") }
+        if loaded.reusesPort != reusesPort { keys.append("web.reuse_port") }
+        if let consul, let new = loaded.consul, new.serviceName != consul.serviceName {
+            keys.append("consul_server.register_service_name")
+        }
+        return keys.map { "\($0): cannot change without a restart" }
     }
 }
 

@@ -43,7 +43,12 @@ struct ConfigurationDraft {
     }
 
     private func readServers(problems: inout ProblemList) -> [ShardAddress] {
-        let addresses = (servers ?? []).compactMap { server in
+        let addresses = (servers ?? []).compactMap { server -> ShardAddress? in
+            if server.text.hasPrefix("dns+") || server.text.hasPrefix("dnssrv+") {
+                let message = "\(server.text.shown): discovery by DNS comes with a later version of shardd"
+                problems.add(line: server.line, key: "pushgateway.servers", "\(message); expected an address")
+                return nil
+            }
             let address = ShardAddress(parsing: server.text, defaultPort: serverPort)
             if address == nil {
                 let message = "\(server.text.shown) is not an address; expected host, host:port or \"[v6]:port\""
@@ -60,7 +65,11 @@ struct ConfigurationDraft {
             consul.host = consulEndpoint.address.host
             consul.port = consulEndpoint.address.port
         } else if lines["consul_server.addr"] == nil {
-            require("consul_server.addr", "the agent's address, such as localhost:8500", &problems)
+            require(
+                "consul_server.addr",
+                "the agent's address, such as localhost:8500 (the variables CONSUL_* come with a later version)",
+                &problems
+            )
         }
         guard let path = consul.tokenFile, let line = lines["consul_server.token_file"] else { return }
         guard consul.token == nil else {

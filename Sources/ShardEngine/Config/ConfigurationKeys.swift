@@ -33,6 +33,12 @@ struct ConfigurationKey {
         read = { node, draft, problems in draft[keyPath: place] = kind.read(node, name, &problems) }
     }
 
+    /// A key that is only looked at.
+    init(_ name: String, _ judge: @escaping (Node, inout ProblemList) -> Void) {
+        self.name = name
+        read = { node, _, problems in judge(node, &problems) }
+    }
+
     /// The section's name; empty for a key at the top.
     var section: Substring { name.prefix { $0 != "." }.count == name.count ? "" : name.prefix { $0 != "." } }
 }
@@ -42,8 +48,11 @@ extension ConfigurationKey {
     private static let second = TimeSpan.seconds(1)
     private static let minute = TimeSpan.seconds(60)
 
-    /// Every key, in the order of conf/shardd.yml.
-    static var all: [ConfigurationKey] { general + consulServer + shards + requests }
+    /// Every key that a file may have.
+    static var all: [ConfigurationKey] { present + later }
+
+    /// Those of this version, which conf/shardd.yml has too.
+    static var present: [ConfigurationKey] { general + consulServer + shards + requests }
 
     private static var general: [ConfigurationKey] {
         [
@@ -107,6 +116,7 @@ extension ConfigurationKey {
 
     private static var requests: [ConfigurationKey] {
         [
+            .init("web.reuse_port", \.file.reusesPort, .boolean),
             .init("limits.body_bytes", \.file.limits.bodyBytes, .size(1...(1 << 30))),
             .init("limits.header_bytes", \.file.limits.headerBytes, .size(256...(16 << 20))),
             .init("limits.header_timeout", \.file.limits.headerTimeout, .duration(from: instant)),
@@ -118,6 +128,34 @@ extension ConfigurationKey {
             .init("reconcile.interval", \.file.reconcile.interval, .duration(from: second)),
             .init("reconcile.settle", \.file.reconcile.settle, .duration(from: .zero)),
             .init("reconcile.groups_per_second", \.file.reconcile.groupsPerSecond, .integer(1...1_000_000)),
+        ]
+    }
+
+    /// Keys of later versions: only their defaults are accepted, so that a file that has every key can be loaded.
+    private static var later: [ConfigurationKey] {
+        let tls: LaterDefault = .keys([
+            "ca_file": .unset, "cert_file": .unset, "key_file": .unset, "server_name": .unset,
+            "insecure_skip_verify": .scalars(["false"]),
+        ])
+        let authorization: LaterDefault = .keys([
+            "push": .unset, "delete": .unset, "read": .unset, "admin": .unset, "bearer_tokens": .empty,
+            "open_health": .scalars(["true"]),
+        ])
+        return [
+            .init(later: "consul_server.register_self", .unset),
+            .init(later: "consul_server.tls", tls),
+            .init(later: "pushgateway.scheme", .scalars(["http"])),
+            .init(later: "pushgateway.route_prefix", .scalars(["/"])),
+            .init(later: "pushgateway.password_file", .unset),
+            .init(later: "pushgateway.tls", tls),
+            .init(later: "shutdown.delay", .scalars(["0s"])),
+            .init(later: "reconcile.overlap", .scalars(["150s", "2m30s"])),
+            .init(later: "reconcile.give_up", .scalars(["168h"])),
+            .init(later: "reconcile.give_up_replica", .scalars(["10m", "600s"])),
+            .init(later: "web.config_file", .unset),
+            .init(later: "web.route_prefix", .scalars(["/"])),
+            .init(later: "web.authorization", authorization),
+            .init(later: "expire", .empty),
         ]
     }
 }

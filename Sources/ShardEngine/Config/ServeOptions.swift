@@ -14,19 +14,24 @@ public struct ServeOptions: Sendable {
     /// Whether the endpoints that change something other than groups are served.
     public var enableAdminAPI: Bool
 
+    /// What was built.
+    public var build: BuildInfo
+
     /// Takes each option as the command line gave it.
     public init(
         configurationFile: String,
         logLevel: LogLevel,
         logFormat: LogFormat,
         enableLifecycle: Bool,
-        enableAdminAPI: Bool
+        enableAdminAPI: Bool,
+        build: BuildInfo
     ) {
         self.configurationFile = configurationFile
         self.logLevel = logLevel
         self.logFormat = logFormat
         self.enableLifecycle = enableLifecycle
         self.enableAdminAPI = enableAdminAPI
+        self.build = build
     }
 }
 

@@ -55,30 +55,32 @@ final class ConsulClient {
         tls = settings.isTLS ? TLSContext() : nil
     }
 
-    /// Asks for the healthy instances of the service.
+    /// Asks for the instances of the service, whatever their health.
     ///
     /// - Parameter index: with `wait` > 0, the state that is known already: the answer comes when there is another, or
     ///   after `wait`.
-    func healthyInstances(since index: ConsulIndex, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
+    func instances(since index: ConsulIndex, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
         // Where a state is known, Consul tells of a later one; without one, its answer has to be the latest there is.
-        var target = index.value == 0 ? currentHealthTarget : healthTarget
+        var parameters = index.value == 0 ? [ConsulClient.consistentRead] : []
         var timeout = ConsulClient.timeout
         if settings.wait > .zero {
-            target += "&index=\(index.value)&wait=\(settings.wait.nanoseconds / 1_000_000)ms"
+            parameters += ["index=\(index.value)", "wait=\(settings.wait.nanoseconds / 1_000_000)ms"]
             // Consul adds up to a sixteenth of the wait, so that not all clients come back at once.
             timeout.nanoseconds += settings.wait.nanoseconds / 16 * 17
         }
-        return call(.get, target, timeout: timeout, done)
+        return call(.get, healthTarget(parameters), timeout: timeout, done)
     }
 
-    /// Where the healthy instances of the service are listed, for one who does not know of them yet.
-    var currentHealthTarget: String { "\(healthTarget)&\(ConsulClient.consistentRead)" }
+    /// Where the instances of the service are listed with their health, for one who does not know of them yet.
+    var currentHealthTarget: String { healthTarget([ConsulClient.consistentRead]) }
 
-    private var healthTarget: String {
-        var target = "/v1/health/service/\(escaped(settings.serviceName))?passing=1"
-        if let datacenter = settings.datacenter { target += "&dc=\(escaped(datacenter))" }
-        if let tag = settings.tag { target += "&tag=\(escaped(tag))" }
-        return target
+    /// Those that do not pass are listed too: Consul tells what is wrong with them.
+    private func healthTarget(_ parameters: [String]) -> String {
+        var parameters = parameters
+        if let datacenter = settings.datacenter { parameters.append("dc=\(escaped(datacenter))") }
+        if let tag = settings.tag { parameters.append("tag=\(escaped(tag))") }
+        let query = parameters.isEmpty ? "" : "?" + parameters.joined(separator: "&")
+        return "/v1/health/service/\(escaped(settings.serviceName))\(query)"
     }
 
     /// Asks what the agent has registered: services, or their checks.
@@ -86,10 +88,32 @@ final class ConsulClient {
         call(.get, "/v1/agent/services", timeout: ConsulClient.timeout, done)
     }
 
+    /// Asks what the agent is.
+    func agentItself(_ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
+        call(.get, "/v1/agent/self", timeout: ConsulClient.timeout, done)
+    }
+
     /// Asks for the checks that the agent runs.
     func agentChecks(_ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
         call(.get, "/v1/agent/checks", timeout: ConsulClient.timeout, done)
     }
+
+    /// Deregisters a service from the agent.
+    func deregister(_ id: String, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {
+        call(.put, deregistrationTarget(id), timeout: ConsulClient.timeout, done)
+    }
+
+    /// Where the agent's registration with this ID is ended.
+    func deregistrationTarget(_ id: String) -> String { "/v1/agent/service/deregister/\(escaped(id))" }
+
+    /// Where the agent's service with this ID enters maintenance, in which it does not pass, or leaves it.
+    func maintenanceTarget(_ id: String, isOn: Bool) -> String {
+        let reason = isOn ? "&reason=\(escaped(ConsulClient.drainReason))" : ""
+        return "/v1/agent/service/maintenance/\(escaped(id))?enable=\(isOn)\(reason)"
+    }
+
+    /// Why a shard that is being drained is in maintenance.
+    static let drainReason = "shardd drain"
 
     /// Registers a service with the agent, in place of one with the same ID.
     func register(_ registration: ServiceRegistration, _ done: @escaping (HTTPOutcome) -> Void) -> HTTPCall {

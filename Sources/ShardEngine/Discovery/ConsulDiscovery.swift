@@ -18,12 +18,20 @@ final class ConsulDiscovery {
     private var lastInstances = HealthyInstances()
     private var backoff = Backoff(first: .milliseconds(500), limit: .seconds(15))
     private var lastResult: PollResult?
+    /// Shards that Consul names but holds for unhealthy, with what is wrong with each.
+    private(set) var faults: [ShardAddress: String] = [:]
+    /// Whether Consul has named healthy shards.
+    private var hasNamed = false
     /// Whether Consul could not be reached at some time since it last named shards: it may have lost its state since.
     private var wasAway = false
     /// The shards of the last answer that was followed; before it, those that will be registered.
     private var followed: [ShardAddress] = []
     private var expectation = Expectation()
     private var registrationBackoff = Backoff(first: .milliseconds(500), limit: .seconds(15))
+    private var drains: DrainFollower?
+    private var knownDrains: Set<ShardAddress> = []
+    /// Servers that only agents of nodes that are gone have registered, when this was last seen to.
+    private var orphans: Set<ShardAddress> = []
     private var timer: Timer?
     private var registrationTimer: Timer?
     private var call: HTTPCall?
@@ -55,6 +63,7 @@ final class ConsulDiscovery {
         if registrar != nil { followed = configuration.servers }
         timer = Timer(loop: loop) { [unowned self] in poll() }
         registrationTimer = Timer(loop: loop) { [unowned self] in register() }
+        drains = DrainFollower(client: client, loop: loop, logger: logger) { [unowned self] in drainsChanged() }
     }
 
     /// Registers, and then polls: a poll before that would find half of the shards.
@@ -64,6 +73,7 @@ final class ConsulDiscovery {
 
     private func register() {
         registrationTimer?.cancel()
+        registrar?.draining = draining
         registrar?.run { [unowned self] failure in
             let hadFailed = registrationBackoff.failureCount > 0
             if let failure {
@@ -82,7 +92,7 @@ final class ConsulDiscovery {
 
     private func poll() {
         timer?.cancel()
-        call = client.healthyInstances(since: index) { [unowned self] outcome in
+        call = client.instances(since: index) { [unowned self] outcome in
             call = nil
             switch outcome {
             case .failed(let reason):
@@ -119,7 +129,7 @@ final class ConsulDiscovery {
     private func decoded(_ body: [UInt8], _ instances: HealthyInstances?) {
         guard let instances else { return failed(.garbage, "its answer is not what it should be") }
         if !instances.unusable.isEmpty, instances.unusable != lastInstances.unusable {
-            let metadata: Logger.Metadata = ["instances": "\(instances.unusable)"]
+            let metadata: Logger.Metadata = ["instances": "\(instances.unusable.joined(separator: ","))"]
             logger.warning("Consul names instances that have no address and port to push to", metadata: metadata)
         }
         lastBody = body
@@ -129,23 +139,73 @@ final class ConsulDiscovery {
 
     private func named(_ shards: [ShardAddress]) {
         if wasAway { recovered() }
+        noteFaults()
         guard !shards.isEmpty else {
+            tendRegistrations()
             // Nobody is healthy, or an ACL hides them, or Consul has just lost its state.
             lostState()
-            return failed(.empty, "it names no healthy shard")
+            let count = lastInstances.faults.count
+            let reason = count == 0 ? "it names no shard" : "none of the \(count) shards that it names is healthy"
+            return failed(.empty, reason)
         }
         metrics.count(.success)
         note(.success, "")
         backoff.reset()
+        hasNamed = true
         guard registrar?.isRunning != true, expectation.isMet(by: shards, at: loop.now) else {
             index.restart()
             timer?.schedule(after: ConsulDiscovery.expectationInterval)
             return
         }
         followed = shards
-        onChange(Membership(shards: shards, source: .consul))
+        tell()
+        tendRegistrations()
         let isBlocking = settings.wait > .zero && index.value > 1
         timer?.schedule(after: isBlocking ? ConsulDiscovery.blockingPause : settings.pollInterval)
+    }
+
+    private var draining: Set<ShardAddress> { Set(drains?.shards ?? []) }
+
+    /// Shards that are being drained have no place on the ring, whatever Consul says of them.
+    private func tell() {
+        let draining = self.draining
+        let shards = followed.filter { !draining.contains($0) }
+        if !shards.isEmpty { onChange(Membership(shards: shards, source: .consul)) }
+    }
+
+    private func drainsChanged() {
+        let before = knownDrains
+        knownDrains = draining
+        registrar?.draining = draining
+        guard hasNamed else { return }
+        if !draining.isSubset(of: before) { tell() }
+        // A shard whose drain has ended may have been deregistered since the last answer.
+        guard !before.isSubset(of: draining) else { return }
+        index.restart()
+        call = nil
+        poll()
+    }
+
+    /// Has each server registered once, at an agent that is there.
+    private func tendRegistrations() {
+        guard let registrar, !registrar.isRunning else { return }
+        registrar.removeDuplicates(lastInstances.registrations)
+        let orphans = registrar.orphans(lastInstances.registrations)
+        let isNew = !orphans.isSubset(of: self.orphans)
+        self.orphans = orphans
+        if isNew, registrationBackoff.failureCount == 0 { register() }
+    }
+
+    /// Why a shard that Consul has named is named no more, or not as healthy.
+    func reasonToLeave(_ shard: ShardAddress) -> String? {
+        if draining.contains(shard) { return "it is being drained" }
+        return faults[shard] ?? (hasNamed ? "Consul no longer names it" : nil)
+    }
+
+    private func noteFaults() {
+        for shard in lastInstances.faults.keys where faults[shard] == nil { metrics.countCheckFailure(of: shard) }
+        faults = lastInstances.faults
+        metrics.keep { [lastInstances] in lastInstances.faults[$0] != nil || lastInstances.shards.contains($0) }
     }
 
     /// Consul answers again. It may have come back without a part of its state, which others are about to register.
@@ -169,6 +229,8 @@ final class ConsulDiscovery {
         metrics.count(result)
         note(result, reason)
         if result == .unreachable { wasAway = true }
+        // What it said of shards is out of date by the time that it answers again.
+        if result != .empty { faults = [:] }
         index.restart()
         timer?.schedule(after: max(settings.pollInterval, backoff.next()))
     }

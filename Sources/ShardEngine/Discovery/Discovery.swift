@@ -57,6 +57,25 @@ final class Discovery {
         }
     }
 
+    /// The shards that fail their checks, as far as is known, with what is wrong with each.
+    var faults: [ShardAddress: String] {
+        switch source {
+        case .consul(let consul): consul.faults
+        case .probes(let probes): probes.faults
+        case nil: [:]
+        }
+    }
+
+    /// Why a shard is in the membership no more, as far as is known.
+    func reasonToLeave(_ shard: ShardAddress) -> String {
+        let unnamed = "the configuration does not name it any more"
+        switch source {
+        case .consul(let consul): return consul.reasonToLeave(shard) ?? unnamed
+        case .probes(let probes): return probes.reasonToLeave(shard)
+        case nil: return unnamed
+        }
+    }
+
     /// Asks nobody any more.
     func stop() {
         source = nil

@@ -17,8 +17,19 @@ enum PollResult: String, CaseIterable, Sendable {
 /// Counts of polls; loop-confined.
 final class DiscoveryMetrics {
     private(set) var polls: [PollResult: UInt64] = [:]
+    /// Checks that have failed, of shards that there still are.
+    private(set) var checkFailures: [ShardAddress: UInt64] = [:]
     /// In seconds since 1970; nil before the first success.
     private(set) var lastSuccess: Double?
+
+    func countCheckFailure(of shard: ShardAddress) {
+        checkFailures[shard, default: 0] += 1
+    }
+
+    /// Forgets shards that there are no more.
+    func keep(_ isThere: (ShardAddress) -> Bool) {
+        checkFailures = checkFailures.filter { isThere($0.key) }
+    }
 
     func count(_ result: PollResult) {
         polls[result, default: 0] += 1

@@ -1,7 +1,9 @@
 // Registers the file's servers with the Consul agent, so that nobody has to do it by hand. Consul discovery owns one
 // and runs it at the start, and again when Consul has lost what it knew.
 //
-// A service that is registered the same way is left alone: a second replica or a restart changes nothing. A new one is
+// A service that is registered the same way is left alone: a second replica or a restart changes nothing. So is one that another
+// node's agent has registered, while that node is there: each replica may have an agent of its own. Replicas that start together
+// may still both register a server; then one of them takes its registration back (docs/adr/0020-many-agents.md). A new one is
 // registered as passing when a probe has just found it healthy, so that it does not leave the ring until Consul's own
 // check has run.
 import FoundationEssentials
@@ -17,7 +19,14 @@ final class Registrar {
     private let loop: EventLoop
     private let resolver: Resolver
     private let logger: Logger
+    /// Servers that are being drained, and so are not registered.
+    var draining: Set<ShardAddress> = []
+    /// The name of the agent's node; nil before the agent has told.
+    private var node: String?
     private var services: [String: RegisteredService] = [:]
+    /// Registrations at other agents whose nodes are there.
+    private var elsewhere: [ShardAddress: CatalogRegistration] = [:]
+    private var removals: [String: HTTPCall] = [:]
     private var left: [ShardAddress] = []
     private var call: HTTPCall?
     private var lanes: [Lane] = []
@@ -57,7 +66,9 @@ final class Registrar {
         announced = []
         firstFailure = nil
         call = client.agentServices { [unowned self] outcome in
-            guard let services: [String: RegisteredService] = decode(outcome) else { return end(failure(outcome)) }
+            guard let services: [String: RegisteredService] = decodeDocument(outcome) else {
+                return end(failure(outcome))
+            }
             self.services = services
             readChecks()
         }
@@ -65,17 +76,42 @@ final class Registrar {
 
     private func readChecks() {
         call = client.agentChecks { [unowned self] outcome in
-            guard let checks: [String: RegisteredCheck] = decode(outcome) else { return end(failure(outcome)) }
-            compare(Dictionary(grouping: checks.values, by: \.serviceID))
+            guard let checks: [String: RegisteredCheck] = decodeDocument(outcome) else { return end(failure(outcome)) }
+            node = checks.values.first?.node ?? node
+            let byService = Dictionary(grouping: checks.values, by: \.serviceID)
+            if node == nil { readNode(byService) } else { readCatalog(byService) }
+        }
+    }
+
+    /// An agent that runs no check tells its node's name only to who may read all of the agent. Without it, each registration in
+    /// the catalogue that this agent does not have is another one's, and duplicates are found once it has checks.
+    private func readNode(_ checks: [String: [RegisteredCheck]]) {
+        call = client.agentItself { [unowned self] outcome in
+            let agent: ConsulAgent? = decodeDocument(outcome)
+            node = agent?.member.name
+            readCatalog(checks)
+        }
+    }
+
+    private func readCatalog(_ checks: [String: [RegisteredCheck]]) {
+        call = client.instances(since: ConsulIndex()) { [unowned self] outcome in
+            guard case .response(let response) = outcome, response.status == 200,
+                let instances = HealthyInstances(decoding: response.body)
+            else { return end(failure(outcome)) }
+            let others = instances.registrations.filter { $0.isNodeAlive && $0.node != node }
+            elsewhere = Dictionary(others.map { ($0.shard, $0) }) { $0.isPassing ? $0 : $1 }
+            compare(checks)
         }
     }
 
     private func compare(_ checks: [String: [RegisteredCheck]]) {
         let isNodePassing = (checks[""] ?? []).allSatisfy { $0.status == "passing" }
         left = []
-        for server in servers {
+        for server in servers where !draining.contains(server) {
             let own = checks[registrationID(server)] ?? []
-            if !isSame(services[registrationID(server)], own, as: server) {
+            if services[registrationID(server)] == nil, let other = elsewhere[server] {
+                if other.isPassing { announced.insert(server) }
+            } else if !isSame(services[registrationID(server)], own, as: server) {
                 left.append(server)
             } else if isNodePassing, own.allSatisfy({ $0.status == "passing" }) {
                 announced.insert(server)
@@ -83,6 +119,28 @@ final class Registrar {
         }
         busyLanes = lanes.count
         for lane in lanes { registerNext(lane) }
+    }
+
+    /// Takes back what this agent and another one have both registered, if the other's is the one that stays.
+    func removeDuplicates(_ registrations: [CatalogRegistration]) {
+        guard let node, !isRunning else { return }
+        let others = Dictionary(grouping: registrations.filter { $0.isNodeAlive && $0.node != node }, by: \.shard)
+        for own in registrations where own.node == node && own.isOfShardd && servers.contains(own.shard) {
+            guard removals[own.id] == nil, let other = others[own.shard]?.first(where: { $0.outlasts(own) }) else {
+                continue
+            }
+            removals[own.id] = client.deregister(own.id) { [unowned self] _ in
+                removals[own.id] = nil
+            }
+            let metadata: Logger.Metadata = ["shard": "\(own.shard)", "node": "\(other.node)"]
+            logger.info("another Consul agent has the shard too: it is deregistered here", metadata: metadata)
+        }
+    }
+
+    /// The servers that only agents of nodes which are gone have registered.
+    func orphans(_ registrations: [CatalogRegistration]) -> Set<ShardAddress> {
+        let kept = Set(registrations.filter(\.isNodeAlive).map(\.shard))
+        return Set(registrations.map(\.shard)).subtracting(kept).intersection(servers).subtracting(draining)
     }
 
     /// Whether a service is registered as this would do it, as far as the agent tells. One that somebody else has
@@ -153,11 +211,6 @@ final class Registrar {
         done?(failure)
     }
 
-    private func decode<Document: Decodable>(_ outcome: HTTPOutcome) -> Document? {
-        guard case .response(let response) = outcome, response.status == 200 else { return nil }
-        return try? JSONDecoder().decode(Document.self, from: Data(response.body))
-    }
-
     private func failure(_ outcome: HTTPOutcome) -> String {
         switch outcome {
         case .failed(let reason): reason
@@ -173,7 +226,7 @@ final class Registrar {
         return String(text.prefix(512))
     }
 
-    private static let markName = "shardd-check"
+    static let markName = "shardd-check"
     private static let laneCount = 8
 }
 

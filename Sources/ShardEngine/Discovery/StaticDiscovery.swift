@@ -49,6 +49,7 @@ final class StaticDiscovery {
         servers = configuration.servers
         membership.replace(servers, fall: check.fall, rise: check.rise)
         probes = probes.filter { servers.contains($0.key) }
+        metrics.keep(servers.contains)
         waiting = []
         tell()
         probeAll()
@@ -79,13 +80,25 @@ final class StaticDiscovery {
         probes[shard] = nil
         metrics.count(outcome == .healthy ? .success : .unreachable)
         let before = membership.shards
-        let hasChanged = membership.record(shard, isHealthy: outcome == .healthy)
-        if hasChanged {
-            var metadata: Logger.Metadata = ["shard": "\(shard)"]
-            if case .failed(let reason) = outcome { metadata["reason"] = "\(reason)" }
-            logger.info(outcome == .healthy ? "shard is healthy" : "shard is unhealthy", metadata: metadata)
+        let fault: String? = if case .failed(let reason) = outcome { reason } else { nil }
+        if fault != nil { metrics.countCheckFailure(of: shard) }
+        if membership.record(shard, fault: fault) {
+            if let fault {
+                logger.warning("shard fails its probes", metadata: ["shard": "\(shard)", "reason": "\(fault)"])
+            } else {
+                logger.info("shard passes its probes again", metadata: ["shard": "\(shard)"])
+            }
         }
         if membership.shards != before { tell() }
+    }
+
+    /// The shards that fail their probes, with what is wrong with each.
+    var faults: [ShardAddress: String] { membership.faults }
+
+    /// Why a shard is on the ring no more.
+    func reasonToLeave(_ shard: ShardAddress) -> String {
+        guard servers.contains(shard) else { return "pushgateway.servers does not name it any more" }
+        return membership.faults[shard].map { "its probes fail: \($0)" } ?? "its probes failed a moment ago"
     }
 
     private func tell() {

@@ -6,6 +6,10 @@ struct StaticMembership {
         var isUp = true
         /// Outcomes in a row that speak against `isUp`.
         var contrary = 0
+        /// What the latest probe found wrong.
+        var fault: String?
+        /// Whether a probe has ever found the shard healthy.
+        var hasPassed = false
 
         /// Whether it is up, and nothing speaks against that.
         var isSound: Bool { isUp && contrary == 0 }
@@ -35,11 +39,19 @@ struct StaticMembership {
     /// The healthy shards; when there is none, those that last were.
     var shards: [ShardAddress] { last }
 
+    /// The shards that fail their probes, with what is wrong with each: those that have left the ring, or would have left it
+    /// if another one were healthy, and those that were never seen to be healthy.
+    var faults: [ShardAddress: String] {
+        healths.filter { !$0.value.isUp || !$0.value.hasPassed }.compactMapValues(\.fault)
+    }
+
     /// Takes in the outcome of a probe.
     ///
+    /// - Parameter fault: what is wrong with the shard; nil when it is healthy.
     /// - Returns: whether the shard has become healthy or unhealthy by it.
-    mutating func record(_ shard: ShardAddress, isHealthy: Bool) -> Bool {
+    mutating func record(_ shard: ShardAddress, fault: String?) -> Bool {
         guard var health = healths[shard] else { return false }
+        let isHealthy = fault == nil
         var hasChanged = false
         let wasSound = health.isSound
         if isHealthy == health.isUp {
@@ -47,8 +59,10 @@ struct StaticMembership {
         } else {
             health.contrary += 1
             hasChanged = health.contrary >= (isHealthy ? rise : fall)
-            if hasChanged { health = Health(isUp: isHealthy) }
+            if hasChanged { (health.isUp, health.contrary) = (isHealthy, 0) }
         }
+        health.fault = fault
+        health.hasPassed = health.hasPassed || isHealthy
         healths[shard] = health
         soundCount += (health.isSound ? 1 : 0) - (wasSound ? 1 : 0)
         isLastOld = isLastOld || hasChanged

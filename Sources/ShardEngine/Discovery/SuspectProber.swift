@@ -51,6 +51,7 @@ final class SuspectProber {
                 watches[pool.shard] = nil
                 onAnswer(pool)
             } else {
+                watch.pool.metrics.checkFailures += 1
                 watch.timer?.schedule(after: watch.backoff.next())
             }
         }

@@ -64,7 +64,12 @@ final class PushHandler {
     }
 
     private func answer(_ connection: InboundConnection, _ status: Int, headers: [ReplyHeader] = [], line: String) {
-        forwarder.metrics.countAnswer(connection.method, status, .zero)
+        let method = connection.method
+        if method.isPush {
+            forwarder.metrics.countAnswer(method, status, connection.waitingTime)
+        } else {
+            forwarder.metrics.countAnswer(method, status)
+        }
         connection.reply(status: status, headers: headers, line: line)
     }
 }

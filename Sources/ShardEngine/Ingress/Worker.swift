@@ -16,9 +16,11 @@ final class Worker {
     /// Told of a shard that has been suspect and is used again.
     var onShardUp: ((ShardAddress) -> Void)?
     private let suspects: SuspectProber
+    private let logger: Logger
 
     init(loop: EventLoop, configuration: Configuration, descriptorLimit: Int, resolver: Resolver, logger: Logger) {
         self.loop = loop
+        self.logger = logger
         suspects = SuspectProber(loop: loop, check: configuration.check, resolver: resolver)
         forwarder = Forwarder(
             loop: loop,
@@ -33,8 +35,12 @@ final class Worker {
             loop: loop,
             limits: InboundLimits(configuration, descriptorLimit: descriptorLimit),
             onRequest: { pushHandler.handle($0) },
-            onRefusal: { [metrics] in metrics.countRejection(RejectionReason(refusalStatus: $0.status)) }
+            onRefusal: { [metrics, logger] in
+                metrics.countRejection(RejectionReason(refusalStatus: $0.status))
+                logger.debug("request refused", metadata: ["status": "\($0.status)", "reason": "\($0.message)"])
+            }
         )
+        logRequests()
         forwarder.onSuspect = { [unowned self] pool in
             suspects.watch(pool)
             if forwarder.settings.failsOver { onSuspect?(pool.shard) }
@@ -54,6 +60,23 @@ final class Worker {
         pushHandler.apply(mode: configuration.mode, key: configuration.hash.key)
         server.limits = InboundLimits(configuration, descriptorLimit: descriptorLimit)
         suspects.check = configuration.check
+        logRequests()
+    }
+
+    /// Logs each request where the log's level asks for it.
+    private func logRequests() {
+        guard logger.logLevel <= .debug else { return server.onAnswer = nil }
+        server.onAnswer = { [logger] connection, status in
+            let exchange = connection.owner as? Exchange
+            var metadata: Logger.Metadata = [
+                "method": "\(connection.method.name)",
+                "path": "\(String(decoding: RequestTarget(connection.target).path, as: UTF8.self))",
+                "status": status.map { "\($0)" } ?? "none: the client has gone",
+                "duration": "\(connection.waitingTime.seconds)s",
+            ]
+            if let exchange, !exchange.routes.ring.isEmpty { metadata["shard"] = "\(exchange.pool.shard)" }
+            logger.debug("request", metadata: metadata)
+        }
     }
 
     /// What has been counted so far.
@@ -71,7 +94,14 @@ final class Worker {
                 failovers: pool.metrics.failovers,
                 inFlight: pool.exchangeCount,
                 connections: pool.pipelines.count,
-                isUp: !pool.isSuspect
+                suspicion: pool.suspicion,
+                queue: pool.waitingCount,
+                retries: pool.metrics.retries,
+                connectErrors: pool.metrics.connectErrors,
+                bytesIn: pool.metrics.bytesIn,
+                bytesOut: pool.metrics.bytesOut,
+                checkFailures: pool.metrics.checkFailures,
+                lastSuccess: pool.metrics.lastSuccess
             )
         }
         return snapshot

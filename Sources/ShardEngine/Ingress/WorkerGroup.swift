@@ -6,11 +6,15 @@ import Logging
 final class WorkerGroup {
     let first: Worker
     private let others: [LoopBound<Worker>]
-    private var listeners: [Listener]
+    /// Where each worker's connections come from, until `start`.
+    private var sources: [any ConnectionSource]
+    /// The port that all listen on.
+    let port: Int
     private var threads: [LoopThread] = []
     private var drainCheck: Timer?
 
-    /// Opens a socket for each worker, all on one port, and makes the workers; none of them accepts yet.
+    /// Opens the port and makes the workers; none of them accepts yet. Where the port may be shared with other processes, each
+    /// worker has a socket of its own; otherwise one socket is for all.
     init(
         loop: EventLoop,
         resolver: Resolver,
@@ -19,7 +23,11 @@ final class WorkerGroup {
         logger: Logger
     ) throws(ListenFailure) {
         let listen = configuration.listen
-        var listeners = [try Listener(loop: loop, host: listen.host, port: listen.port)]
+        let sharesPort = configuration.reusesPort
+        let listener = try Listener(loop: loop, host: listen.host, port: listen.port, sharesPort: sharesPort)
+        port = listener.port
+        let acceptor = sharesPort || configuration.workers < 2 ? nil : Acceptor(listener, mailbox: loop.mailbox)
+        var sources = [acceptor?.share(for: loop) ?? listener]
         first = Worker(
             loop: loop,
             configuration: configuration,
@@ -30,7 +38,11 @@ final class WorkerGroup {
         var others: [LoopBound<Worker>] = []
         for _ in 1..<max(1, configuration.workers) {
             let loop = EventLoop()
-            listeners.append(try Listener(loop: loop, host: listen.host, port: listeners[0].port))
+            if let acceptor {
+                sources.append(acceptor.share(for: loop))
+            } else {
+                sources.append(try Listener(loop: loop, host: listen.host, port: port, sharesPort: true))
+            }
             let worker = Worker(
                 loop: loop,
                 configuration: configuration,
@@ -41,19 +53,16 @@ final class WorkerGroup {
             others.append(LoopBound(worker))
         }
         self.others = others
-        self.listeners = listeners
+        self.sources = sources
     }
-
-    /// The port that all listen on.
-    var port: Int { listeners[0].port }
 
     /// The workers, before `start`.
     var all: [Worker] { [first] + others.map(\.value) }
 
     /// Has every worker accept, each on its own thread but the first.
     func start() {
-        for (worker, listener) in zip(all, listeners) { worker.server.start(listener) }
-        listeners.removeAll()
+        for (worker, source) in zip(all, sources) { worker.server.start(source) }
+        sources.removeAll()
         threads = others.map { LoopThread($0.value.loop) }
     }
 

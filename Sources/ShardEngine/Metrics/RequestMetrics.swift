@@ -31,14 +31,19 @@ enum RejectionReason: String, CaseIterable {
 final class RequestMetrics {
     /// Answers by method, in the order of `Method`, and status.
     private(set) var answers = [StatusCounts](repeating: StatusCounts(), count: Method.allCases.count)
-    /// From the arrival of the whole request to its answer.
+    /// From the arrival of a whole push to its answer.
     private(set) var durations = Histogram()
     /// Rejections by reason, in the order of `RejectionReason`.
     private(set) var rejections: [RejectionReason: UInt64] = [:]
     /// Requests that have arrived and not been answered.
     var inFlight = 0
 
-    /// A request that had arrived has been answered.
+    /// A request that had arrived, and that is no push, has been answered.
+    func countAnswer(_ method: Method, _ status: Int) {
+        answers[Int(method.rawValue)].count(status)
+    }
+
+    /// A push that had arrived has been answered.
     func countAnswer(_ method: Method, _ status: Int, _ duration: TimeSpan) {
         answers[Int(method.rawValue)].count(status)
         durations.observe(duration)

@@ -8,10 +8,31 @@ final class ShardMetrics {
     private(set) var responses = Histogram()
     /// Pushes that this shard owned and another one got.
     var failovers: UInt64 = 0
+    /// Pushes that were sent again after a connection had broken.
+    var retries: UInt64 = 0
+    /// Connections that could not be made.
+    var connectErrors: UInt64 = 0
+    /// Bytes received from the shard.
+    var bytesIn: UInt64 = 0
+    /// Bytes sent to the shard.
+    var bytesOut: UInt64 = 0
+    /// Checks of this worker that failed.
+    var checkFailures: UInt64 = 0
+    /// When the shard has last taken a push, about.
+    private(set) var lastSuccess: MonotonicTime?
+    private var successCount: UInt64 = 0
 
     func countAnswer(_ status: Int, after duration: TimeSpan) {
         answers.count(status)
         responses.observe(duration)
+    }
+
+    /// Notes whether the shard has taken a push since this was last called; called every so often, so that a push need not
+    /// do it.
+    func noteSuccess(at now: MonotonicTime) {
+        let count = answers.successCount
+        if count != successCount { lastSuccess = now }
+        successCount = count
     }
 
     /// There was no answer; the client got this status.

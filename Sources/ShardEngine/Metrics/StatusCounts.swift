@@ -5,6 +5,11 @@ struct StatusCounts {
     /// The counts, in the order in which the codes first came up.
     private(set) var entries: [(status: Int, count: UInt64)] = []
 
+    /// How many answers were successes.
+    var successCount: UInt64 {
+        entries.reduce(0) { (200..<300).contains($1.status) ? $0 &+ $1.count : $0 }
+    }
+
     mutating func count(_ status: Int) {
         add(1, to: status)
     }

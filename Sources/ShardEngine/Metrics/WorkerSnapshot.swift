@@ -9,7 +9,17 @@ struct WorkerSnapshot {
         var failovers: UInt64 = 0
         var inFlight = 0
         var connections = 0
-        var isUp = true
+        /// Why the shard cannot be reached, as far as this worker has seen; nil when it can.
+        var suspicion: String?
+        /// Pushes that wait for a connection.
+        var queue = 0
+        var retries: UInt64 = 0
+        var connectErrors: UInt64 = 0
+        var bytesIn: UInt64 = 0
+        var bytesOut: UInt64 = 0
+        var checkFailures: UInt64 = 0
+        /// When the shard has last taken a push, about.
+        var lastSuccess: MonotonicTime?
 
         mutating func add(_ other: Shard) {
             answers.add(other.answers)
@@ -17,7 +27,14 @@ struct WorkerSnapshot {
             failovers += other.failovers
             inFlight += other.inFlight
             connections += other.connections
-            isUp = isUp && other.isUp
+            suspicion = suspicion ?? other.suspicion
+            queue += other.queue
+            retries += other.retries
+            connectErrors += other.connectErrors
+            bytesIn += other.bytesIn
+            bytesOut += other.bytesOut
+            checkFailures += other.checkFailures
+            if let time = other.lastSuccess { lastSuccess = max(lastSuccess ?? time, time) }
         }
     }
 

@@ -77,7 +77,8 @@ final class CommandContext {
             guard response.status == 200, let instances = HealthyInstances(decoding: response.body) else {
                 throw RunFailure("Consul does not name the shards: it answered \(response.status)")
             }
-            return instances.shards
+            let draining = ConsulClient.drains(session.send(consul.request(.get, consul.drainTarget(nil))))
+            return instances.shards.filter { shard in !draining.contains { $0.address == shard } }
         }
     }
 

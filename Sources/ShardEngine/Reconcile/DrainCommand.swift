@@ -1,6 +1,5 @@
 // `shardd drain`: takes a shard out of the ring, moves its groups, and deregisters it. The command line calls it. Each step
 // can be made again, so that a broken-off drain is finished by another.
-import FoundationEssentials
 
 /// The emptying of one shard for good.
 public struct DrainCommand {
@@ -27,28 +26,62 @@ public struct DrainCommand {
             )
         }
         guard let consul = context.consul else { return try drainWithoutConsul(context, line, note) }
-        let id = try registration(context, consul)
-        if let id {
-            try ask(
-                context,
-                consul,
-                "/v1/agent/service/maintenance/\(consul.escaped(id))?enable=true&reason=shardd%20drain"
-            )
-            line("\(shard) is in maintenance mode")
-        } else {
-            line("\(shard) is not registered with this Consul agent")
+        let registrations = DrainRegistrations(context: context, consul: consul, shard: shard)
+        let known = try registrations.find()
+        try requireKnown(context, registrations, known)
+        guard try context.healthyShards().contains(where: { $0 != shard }) else {
+            throw RunFailure("no other shard is healthy: \(shard) is left as it is")
         }
-        try waitUntilLeft(context)
+        // First the key, or a replica would take the agent's maintenance for one that is over.
+        try registrations.announce(.emptying, known)
+        try registrations.ask(known) { consul.maintenanceTarget($0, isOn: true) }
+        line(known.isEmpty ? "\(shard) is not registered with Consul" : "\(shard) is in maintenance mode")
+        for left in try registrations.wait(until: { !$0.isPassing }) {
+            let agent = "the Consul agent of node \(left.node)"
+            note("\(agent) cannot be reached, and no replica is beside it: it goes on to name \(shard) as healthy")
+        }
+        waitForReplicas(context)
         line("\(shard) has left the ring")
         try empty(context, line, note)
-        if let id {
-            try ask(context, consul, "/v1/agent/service/deregister/\(consul.escaped(id))")
-            line("\(shard) is deregistered")
-        }
+        try deregister(registrations, line)
         if configuration.servers.contains(shard), configuration.consul?.register == true {
             note("take \(shard) out of pushgateway.servers: the next start or reload would register it again")
         }
         line("\(shard) is empty and can be stopped")
+    }
+
+    /// A shard that nobody knows is a mistake, which is said at once.
+    private func requireKnown(
+        _ context: CommandContext,
+        _ registrations: DrainRegistrations,
+        _ known: [CatalogRegistration]
+    ) throws(RunFailure) {
+        if !known.isEmpty || configuration.servers.contains(shard) || registrations.announced() != nil { return }
+        guard case .success(let state) = context.runs.latestState() else { return }
+        let texts = Set(state.draining + state.shards + state.ring + Array(state.unreached.keys))
+        if texts.contains(shard.text) || context.runs.isRemembered(shard) { return }
+        throw RunFailure("\(shard) is no shard: neither Consul nor the configuration names it")
+    }
+
+    /// Has every agent deregister the shard, which is empty.
+    private func deregister(_ registrations: DrainRegistrations, _ line: (String) -> Void) throws(RunFailure) {
+        let present = try registrations.find()
+        if !present.isEmpty {
+            let consul = registrations.consul
+            try registrations.announce(.leaving, present)
+            try registrations.ask(present) { consul.deregistrationTarget($0) }
+            registrations.forget(present)
+            let left = try registrations.wait { _ in false }
+            guard left.isEmpty else {
+                let commands = left.map { "on node \($0.node) run: consul services deregister -id=\($0.id)" }
+                throw RunFailure(
+                    "\(shard) is empty, but agents that this command cannot reach, and that have no replica beside them, "
+                        + "still have it: \(commands.joined(separator: "; ")); then drain it again"
+                )
+            }
+            line("\(shard) is deregistered")
+        }
+        try registrations.withdraw()
     }
 
     private func drainWithoutConsul(
@@ -63,52 +96,6 @@ public struct DrainCommand {
         for _ in 0..<2 { waitForReplicas(context) }
         try empty(context, line, note)
         line("\(shard) is empty and can be stopped")
-    }
-
-    /// The ID under which the shard is registered with the agent; nil when it is registered nowhere.
-    private func registration(_ context: CommandContext, _ consul: ConsulClient) throws(RunFailure) -> String? {
-        guard case .response(let response) = context.session.send(consul.request(.get, "/v1/agent/services")),
-            response.status == 200,
-            let services = try? JSONDecoder().decode([String: RegisteredService].self, from: Data(response.body))
-        else { throw RunFailure("Consul does not tell what is registered") }
-        let candidates = services.values.filter { $0.name == consul.settings.serviceName }
-        let nodeAddress = try candidates.contains { $0.address.isEmpty } ? nodeAddress(context, consul) : ""
-        let service = candidates.first { service in
-            let host = service.address.isEmpty ? nodeAddress : service.address
-            return ShardAddress(host: host, port: service.port) == shard || service.id == registrationID(shard)
-        }
-        if let service { return service.id }
-        if try context.healthyShards().contains(shard) {
-            throw RunFailure("\(shard) is registered with another Consul agent: name that one in consul_server.addr")
-        }
-        return nil
-    }
-
-    /// Where a service of the agent is that has no address of its own.
-    private func nodeAddress(_ context: CommandContext, _ consul: ConsulClient) throws(RunFailure) -> String {
-        guard case .response(let response) = context.session.send(consul.request(.get, "/v1/agent/self")),
-            let agent = try? JSONDecoder().decode(ConsulAgent.self, from: Data(response.body))
-        else { throw RunFailure("Consul does not tell the agent's address: the token needs agent:read") }
-        return agent.member.address
-    }
-
-    private func ask(_ context: CommandContext, _ consul: ConsulClient, _ target: String) throws(RunFailure) {
-        switch context.session.send(consul.request(.put, target)) {
-        case .failed(let reason): throw RunFailure("Consul does not do it: \(reason)")
-        case .response(let response) where response.status == 200: return
-        case .response(let response): throw RunFailure("Consul does not do it: it answered \(response.status)")
-        }
-    }
-
-    /// Waits until Consul does not name the shard, and all replicas route by that.
-    private func waitUntilLeft(_ context: CommandContext) throws(RunFailure) {
-        let deadline = MonotonicTime.now().advanced(by: DrainCommand.patience)
-        while try context.healthyShards().contains(shard) {
-            guard MonotonicTime.now() < deadline else { throw RunFailure("Consul still names \(shard)") }
-            guard !context.runs.isInterrupted else { throw RunFailure("interrupted") }
-            context.session.pause(.milliseconds(200))
-        }
-        waitForReplicas(context)
     }
 
     /// By then no replica gives the shard pushes as an owner any more.
@@ -148,8 +135,7 @@ public struct DrainCommand {
             leastLeft = min(leastLeft, left)
             // Another shard may have died a moment ago, and Consul not have noticed yet.
             guard left == 0 || MonotonicTime.now().since(progressAt) < emptyingPatience else {
-                let distrusted = outcome.unreached.map { RunFailure.distrusted($0).reason }
-                for problem in outcome.problems + distrusted { note(problem) }
+                for problem in outcome.problems + outcome.doubts { note(problem) }
                 throw RunFailure("\(left) groups cannot be moved from \(shard)")
             }
             if !outcome.problems.isEmpty { context.session.pause(.seconds(1)) { context.runs.isInterrupted } }

@@ -259,7 +259,7 @@ final class Handover {
         let forgotten = past.removeFirst()
         logger.warning(
             "the ring has changed so often that older rings are forgotten before a run has settled them",
-            metadata: ["remembered": "\(past.count)", "forgotten": "\(forgotten.ring.shards)"]
+            metadata: ["remembered": "\(past.count)", "forgotten": "\(forgotten.ring.shards.listed)"]
         )
     }
 
@@ -396,8 +396,8 @@ final class Handover {
         logger.debug(
             "rings in use",
             metadata: [
-                "in_force": "\(rings.ring.shards)",
-                "others": "\(rings.others.map { "\($0.visit) \($0.ring.shards) \($0.shards?.sorted() ?? [])" })",
+                "in_force": "\(rings.ring.shards.listed)",
+                "others": "\(rings.others.map { "\($0.visit) \($0.ring.shards.listed)" }.joined(separator: "; "))",
                 "reconcile_due": "\(rings.isReconcileDue)",
             ]
         )

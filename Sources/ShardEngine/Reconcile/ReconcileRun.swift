@@ -15,9 +15,13 @@ public struct RunOutcome: Equatable, Sendable {
     public var duplicates: Int?
     /// What could not be done.
     public var problems: [String] = []
+    /// Whether any of that does not pass by itself, as what comes of a shard that has just returned does.
+    public var needsSomebody = false
     /// Shards off the ring, and not being emptied, that could not be taken at their word: they did not answer, had just come
     /// back, or had yet to be told what they had missed.
     public var unreached: [ShardAddress] = []
+    /// What was wrong with each of those.
+    public var doubts: [String] = []
     /// Whether replicas have been told that nothing is left to be moved: they make no more copies.
     public var isSettled = false
     /// How many groups each shard held, by the latest look.
@@ -75,7 +79,7 @@ final class ReconcileRun {
     func plan() -> ReconcilePlan {
         listings = [:]
         nativeHistograms = [:]
-        outcome.unreached = []
+        (outcome.unreached, outcome.doubts) = ([], [])
         let untold = settings.untold()
         if untold == nil { problem("Consul does not tell which shards have missed something") }
         var names: [String: ShardAddress] = [:]
@@ -89,8 +93,12 @@ final class ReconcileRun {
             }
             if let startTime { names[startTime] = shard }
             let isTrusted = settings.isTrusted(shard, startTime)
+            if startTime == nil {
+                distrusted(shard, .silent(client.fault))
+                continue
+            }
             guard let untold, isTrusted, !untold.contains(shard) else {
-                distrusted(shard)
+                distrusted(shard, untold == nil ? .unknown : isTrusted ? .untold : .back)
                 continue
             }
             switch look(at: shard) {
@@ -108,11 +116,13 @@ final class ReconcileRun {
         return plan
     }
 
-    private func distrusted(_ shard: ShardAddress) {
+    private func distrusted(_ shard: ShardAddress, _ doubt: Doubt) {
+        let reason = RunFailure.distrusted(shard, doubt).reason
         if (settings.ring.shards + settings.draining).contains(shard) {
-            problem(RunFailure.distrusted(shard).reason)
+            problem(reason, passes: true)
         } else {
             outcome.unreached.append(shard)
+            outcome.doubts.append(reason)
         }
     }
 
@@ -225,7 +235,7 @@ final class ReconcileRun {
             let some = left.prefix(RunSettings.deletionsAtOnce)
             guard mayBelieve(Set(some.map(places.owner(of:))).union([shard])) else { return nil }
             if let objection = settings.objection() {
-                problem(objection)
+                problem(objection, passes: true)
                 return nil
             }
             guard MonotonicTime.now() < end else { break }
@@ -242,7 +252,8 @@ final class ReconcileRun {
         // Afterwards: what has failed over from a shard that answered just now, it is known to have missed.
         let doubted = settings.untold().map { changed.union($0.intersection(shards)) } ?? shards
         for shard in doubted.sorted() {
-            problem("shard \(shard) has been restarted, or has yet to be told what it has missed")
+            let reason = changed.contains(shard) ? "was restarted during the run" : "has not received what it missed"
+            problem("shard \(shard) \(reason)", passes: true)
         }
         return doubted.isEmpty
     }
@@ -404,13 +415,17 @@ final class ReconcileRun {
     /// A group cannot be moved, for a reason of its own.
     func keep(_ group: GroupLabels, _ reason: String) {
         kept.insert(group)
+        outcome.needsSomebody = true
         tell(reason)
         if kept.count > RunSettings.keptLimit { isObstructed = true }
     }
 
     /// Something cannot be done.
-    func problem(_ reason: String) {
+    ///
+    /// - Parameter passes: whether a later run can be expected to do it, with nobody's help.
+    func problem(_ reason: String, passes: Bool = false) {
         isObstructed = true
+        if !passes { outcome.needsSomebody = true }
         tell(reason)
     }
 

@@ -80,8 +80,14 @@ private final class ReconcilerWork {
     /// Whether the rings have changed in the midst of a step: the run under way goes by what was, and the next one has to
     /// wait for that to settle.
     private var isRescheduled = false
-    private var lastResult = RunResult.success
-    private var lastProblems: [String] = []
+    private var trouble = Trouble.none
+
+    /// What has been logged of runs that did not succeed.
+    private enum Trouble {
+        case none
+        case waiting(since: MonotonicTime)
+        case warned([String])
+    }
 
     init(
         session: HTTPSession,
@@ -188,6 +194,7 @@ private final class ReconcilerWork {
             end(
                 outcome.problems.isEmpty ? .success : .partial,
                 problems: outcome.problems,
+                passes: !outcome.needsSomebody,
                 next: isDone ? interval : min(interval, .seconds(5))
             )
         case .failed(let reason):
@@ -197,18 +204,36 @@ private final class ReconcilerWork {
         }
     }
 
-    private func end(_ result: RunResult, problems: [String] = [], next: TimeSpan) {
+    /// - Parameter passes: whether the problems can be expected to pass with nobody's help.
+    private func end(_ result: RunResult, problems: [String] = [], passes: Bool = false, next: TimeSpan) {
         metrics.runs[result, default: 0] += 1
         if result == .success { metrics.lastSuccess = wallClock() }
         onMetrics(metrics)
         if !isRescheduled { nextRun = MonotonicTime.now().advanced(by: next) }
-        guard result != .skipped, result != lastResult || problems != lastProblems else { return }
-        lastProblems = problems
-        if !problems.isEmpty {
-            logger.warning("groups cannot all be reconciled", metadata: ["problems": "\(problems)"])
-        } else if lastResult == .failed || lastResult == .partial {
-            logger.info("groups can be reconciled again")
-        }
-        lastResult = result
+        if result != .skipped { log(problems, passes) }
     }
+
+    /// Logs changes: once at info that a run has to wait for something that passes, such as a shard that has just returned; at
+    /// warn what does not pass, or has not for long.
+    private func log(_ problems: [String], _ passes: Bool) {
+        let metadata: Logger.Metadata = ["reason": "\(problems.joined(separator: "; "))"]
+        guard !problems.isEmpty else {
+            if case .warned = trouble { logger.info("groups can be reconciled again") }
+            trouble = .none
+            return
+        }
+        switch trouble {
+        case .none where passes:
+            logger.info("groups wait to be reconciled", metadata: metadata)
+            trouble = .waiting(since: .now())
+        case .waiting(let since) where passes && MonotonicTime.now().since(since) < ReconcilerWork.patience: break
+        case .warned(let last) where last == problems: break
+        default:
+            logger.warning("groups cannot all be reconciled", metadata: metadata)
+            trouble = .warned(problems)
+        }
+    }
+
+    /// For what should pass.
+    private static let patience = TimeSpan.seconds(60)
 }

@@ -190,13 +190,13 @@ final class RunProtocol {
             awaitObjections(order)
             strays = run.plan().strays
         }
-        if let objection = objection(order) { return run.problem(objection) }
+        if let objection = objection(order) { return run.problem(objection, passes: true) }
         onPlan(strays)
         // What a shard holds that cannot be listed yet may be newer than a copy that is pushed now, and would look older then.
         guard order.ring.shards.allSatisfy({ run.listings[$0] != nil }) else { return }
         run.copy(strays)
         guard run.mayGoOn else { return run.problem("the run was broken off") }
-        if let objection = objection(order) { return run.problem(objection) }
+        if let objection = objection(order) { return run.problem(objection, passes: true) }
         let needsSteps = order.isDue || !strays.isEmpty
         // While an owner lacks what it might be given yet, nobody may take copies for superfluous.
         let isAllCopied = !run.isObstructed && run.inDoubt.isEmpty
@@ -205,7 +205,7 @@ final class RunProtocol {
             session.pause(order.hold)
             // A shard that hangs may have held this up for long.
             let strays = run.plan().strays
-            if let objection = objection(order) { return run.problem(objection) }
+            if let objection = objection(order) { return run.problem(objection, passes: true) }
             run.sweep(strays)
         }
         guard run.mayGoOn else { return run.problem("the run was broken off") }

@@ -28,6 +28,8 @@ final class ShardClient {
     let mayGoOn: () -> Bool
     /// Shards that have left an order without an answer.
     private var silent: Set<ShardAddress> = []
+    /// Why the latest shard that was asked for its start did not tell it.
+    private(set) var fault = ""
 
     /// - Parameters:
     ///   - check: how shards are asked whether they are there; its headers are those of every request.
@@ -89,10 +91,15 @@ final class ShardClient {
     /// When the shard's process was started, as it tells; nil when it does not, or not in the time of a check: then it may
     /// have hung. Another time is another process, which may have lost what it held.
     func startTime(of shard: ShardAddress) -> String? {
-        guard case .response(let response) = session.send(statusRequest(shard)), response.status == 200 else {
+        switch session.send(statusRequest(shard)) {
+        case .failed(let reason):
+            fault = reason
             return nil
+        case .response(let response):
+            let time = response.status == 200 ? processStartTime(response.body) : nil
+            fault = response.status == 200 ? "it does not tell when it was started" : "it answered \(response.status)"
+            return time
         }
-        return processStartTime(response.body)
     }
 
     /// Asks who a shard is.
@@ -164,6 +171,18 @@ final class ShardClient {
     private static let clockMargin: Int64 = 250_000_000
 }
 
+/// Why a run leaves a shard alone for now.
+enum Doubt {
+    /// It does not answer, for this reason.
+    case silent(String)
+    /// It was away a moment ago.
+    case back
+    /// It has not received all the requests that it missed.
+    case untold
+    /// Whether it has cannot be known.
+    case unknown
+}
+
 /// Why something could not be done; for logs and the command line.
 public struct RunFailure: Error, Equatable, Sendable {
     /// One line.
@@ -173,8 +192,13 @@ public struct RunFailure: Error, Equatable, Sendable {
         self.reason = reason
     }
 
-    /// A shard cannot be taken at its word.
-    static func distrusted(_ shard: ShardAddress) -> RunFailure {
-        RunFailure("shard \(shard) does not answer, or has just come back, or has yet to be told what it has missed")
+    /// A run leaves a shard alone for now.
+    static func distrusted(_ shard: ShardAddress, _ doubt: Doubt) -> RunFailure {
+        switch doubt {
+        case .silent(let reason): RunFailure("shard \(shard) does not answer /api/v1/status: \(reason)")
+        case .back: RunFailure("shard \(shard) came back a moment ago, and may not have received all that it missed")
+        case .untold: RunFailure("shard \(shard) has not received the DELETEs that it missed")
+        case .unknown: RunFailure("Consul does not tell whether shard \(shard) has received the DELETEs that it missed")
+        }
     }
 }

@@ -42,6 +42,19 @@ public final class Ring: Sendable {
     /// Whether each key has the same owner on the other ring: it is made of the same.
     func isSame(as other: Ring) -> Bool { shards == other.shards && vnodes == other.vnodes }
 
+    /// 48 bits of a hash of all that decides where a key belongs: equal on replicas that agree. The bits are few enough for
+    /// a metric's value, which is a floating-point number, to hold them all.
+    func fingerprint(key: HashKey) -> UInt64 {
+        let texts = ["\(vnodes)", key.rawValue] + shards.map(\.text)
+        // FNV-1a of 64 bits, whose upper bits depend on all that is hashed: http://www.isthe.com/chongo/tech/comp/fnv/
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for text in texts {
+            for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+            hash = (hash ^ 0x0A) &* 0x100_0000_01B3
+        }
+        return ((hash ^ (hash >> 32)) &* 0x9E37_79B9_7F4A_7C15) >> 16
+    }
+
     /// The shard that a key belongs to, as an index into `shards`; the ring must not be empty.
     public func owner(of hash: UInt32) -> Int {
         arcs[arcIndex(of: hash)].shard

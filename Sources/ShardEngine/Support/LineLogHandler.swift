@@ -1,4 +1,4 @@
-// The swift-log handler of shardd: each entry is one line and one write.
+// The swift-log handler of shardd: each entry is one line, which the log's writer gets as a whole.
 // The command line makes the logger; every part of the engine is handed it, with metadata of its own.
 import Glibc
 import Logging
@@ -40,15 +40,25 @@ public struct LineLogHandler: LogHandler {
         fields.merge(metadata) { $1 }
         fields.merge(event.metadata ?? [:]) { $1 }
         if let error = event.error { fields["error"] = "\(error)" }
+        write(LineLogHandler.line(format, event.level, event.message.description, fields))
+    }
+
+    /// One entry as a line, its newline included.
+    static func line(
+        _ format: LogFormat,
+        _ level: Logger.Level,
+        _ message: String,
+        _ fields: Logger.Metadata
+    ) -> [UInt8] {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)
         var line = LogLine(format: format)
         line.add("time", .string(LogLine.timestamp(time)))
-        line.add("level", .string(LineLogHandler.name(of: event.level)))
-        line.add("msg", .string(event.message.description))
+        line.add("level", .string(name(of: level)))
+        line.add("msg", .string(message))
         for (key, value) in fields.sorted(by: { $0.key < $1.key }) { line.add(key, value) }
         line.finish()
-        write(line.bytes)
+        return line.bytes
     }
 
     /// A level of swift-log by the name of the nearest of the four that shardd has.
@@ -62,18 +72,19 @@ public struct LineLogHandler: LogHandler {
     }
 }
 
-extension Logger {
-    /// The logger of a process: lines on standard error.
-    public static func standardError(format: LogFormat, level: LogLevelBox) -> Logger {
-        Logger(label: "shardd") { _ in LineLogHandler(format: format, level: level, write: writeToStandardError) }
+extension LogWriter {
+    /// The writer of a process's log: standard error.
+    static func standardError(format: LogFormat) -> LogWriter {
+        LogWriter { dropped in
+            let message = "log entries were dropped here: standard error did not take them in time"
+            return LineLogHandler.line(format, .warning, message, ["dropped": "\(dropped)"])
+        }
     }
 }
 
-/// Writes a whole line, and gives it up when standard error is closed or full: a log must never stop the pushes.
-@Sendable private func writeToStandardError(_ line: [UInt8]) {
-    var sent = 0
-    while sent < line.count {
-        let size = line[sent...].withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
-        if size > 0 { sent += size } else if errno != EINTR { return }
+extension Logger {
+    /// The logger of a process.
+    static func lines(format: LogFormat, level: LogLevelBox, writer: LogWriter) -> Logger {
+        Logger(label: "shardd") { _ in LineLogHandler(format: format, level: level) { writer.write($0) } }
     }
 }

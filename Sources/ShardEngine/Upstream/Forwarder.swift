@@ -186,6 +186,7 @@ final class Forwarder {
         let now = loop.now
         for pool in pools.values {
             pool.enforceTimeLimits(at: now)
+            pool.metrics.noteSuccess(at: now)
             if pool.isFinished { pools[pool.shard] = nil }
         }
         sweep?.schedule(after: sweepInterval)

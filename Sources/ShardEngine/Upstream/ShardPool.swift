@@ -23,6 +23,8 @@ final class ShardPool {
     let metrics = ShardMetrics()
     /// Whether it refused a connection and has not answered since.
     private(set) var isSuspect = false
+    /// Why the shard is suspect; nil when it is not.
+    private(set) var suspicion: String?
     /// What the shard is to the present rings.
     var use = Use.onRing
     private(set) var pipelines: [Pipeline] = []
@@ -111,6 +113,7 @@ final class ShardPool {
     private func unreachable(_ reason: String) {
         if !isSuspect {
             isSuspect = true
+            suspicion = reason
             forwarder.suspected(self, reason)
         }
         for exchange in takeWaiting() { forwarder.failOver(exchange, .unreachable(reason)) }
@@ -120,6 +123,7 @@ final class ShardPool {
     func markUp() {
         guard isSuspect else { return }
         isSuspect = false
+        suspicion = nil
         visitsPausedUntil = loop.now
         forwarder.recovered(self)
     }

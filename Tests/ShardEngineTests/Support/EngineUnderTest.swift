@@ -19,7 +19,7 @@ final class EngineUnderTest: @unchecked Sendable {
         configure(&configuration)
         let loop = EventLoop()
         self.loop = loop
-        let listener = try Listener(loop: loop, host: "127.0.0.1", port: 0)
+        let listener = try Listener(loop: loop, host: "127.0.0.1", port: 0, sharesPort: false)
         port = listener.port
         worker = Worker(
             loop: loop,

@@ -3,6 +3,7 @@
 from .balancer import Balancer
 from .consul import Consul
 from .load import Load
+from .net import wait_until
 from .process import Process
 from .prometheus import Prometheus
 from .proxy import ConsulProxy
@@ -32,6 +33,14 @@ class Lab:
 
     def consul(self, configuration="", **options):
         return self._add(Consul(self.directory, configuration, **options)).start().wait_ready()
+
+    def consul_pair(self, is_local=True):
+        """Two agents, as on two hosts: a server, and a client of it. Each is reached from its own host alone if it
+        `is_local`."""
+        server = self.consul(is_local=is_local)
+        client = self.consul(joins=server, is_local=is_local)
+        wait_until(lambda: len(server.call("GET", "/v1/catalog/nodes")) == 2, "both are members", timeout=30)
+        return server, client
 
     def prometheus(self, name, discovery, **options):
         """One that scrapes what it discovers so (see harness.prometheus)."""

@@ -15,14 +15,19 @@ class Process:
         self.limit_descriptors = limit_descriptors
         self.child = None
 
-    def start(self):
+    def start(self, stderr=None):
+        """Its standard output and error are its log, but for standard error where a descriptor is given."""
         # setpriv: should the tests be killed outright, the kernel ends the child.
         wrapper = ["setpriv", "--pdeathsig", "KILL", "--"]
         if self.limit_descriptors:
             wrapper = ["prlimit", f"--nofile={self.limit_descriptors}:{self.limit_descriptors}", "--", *wrapper]
         with open(self.log_path, "ab") as log:
             self.child = subprocess.Popen(
-                wrapper + self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                wrapper + self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=stderr or log,
+                start_new_session=True,
             )
         return self
 

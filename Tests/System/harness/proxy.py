@@ -12,7 +12,8 @@ from .net import Address, new_host
 
 class ConsulProxy:
     """`fault` is None to pass requests on, or a status, "garbage", "slow", "close", "filtered": a part of the list, with
-    the header by which newer versions of Consul than ours say so, or "late": health as it was, and all else as it is.
+    the header by which newer versions of Consul than ours say so, "late": health as it was, and all else as it is, or "behind":
+    health as it was, but who asks for a consistent answer waits until the fault has ended.
     `hides` are names of headers to leave out;
     paths that begin with `refuses` are answered 403, and so are DELETEs if it `refuses_deletes`.
     """
@@ -22,6 +23,7 @@ class ConsulProxy:
         self.fault = None
         self.faults_served = 0
         self.served = 0
+        self.waiting = 0
         self.hides = ()
         self.last_health = None
         self.refuses = None
@@ -64,7 +66,15 @@ class ConsulProxy:
             time.sleep(0.1)
             answer = self.last_health
             return self.answer(request, answer.status, answer.body, answer.headers)
-        if self.fault in (None, "late"):
+        if self.fault == "behind" and is_health:
+            if "consistent" not in request.path:
+                answer = self.last_health
+                return self.answer(request, answer.status, answer.body, answer.headers)
+            self.waiting += 1
+            while self.fault == "behind":
+                time.sleep(0.02)
+            self.waiting -= 1
+        if self.fault in (None, "late", "behind"):
             answer = ask(self.consul.address, request.command, request.path, body)
             if is_health:
                 self.last_health = answer

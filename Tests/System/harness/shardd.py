@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import subprocess
+import time
 import urllib.parse
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -51,6 +52,11 @@ class Shardd(Process):
         self.write_config(self.settings)
         argv = [BINARY, f"--config.file={self.config_path}", *arguments]
         super().__init__(f"shardd {self.address.text}", argv, self.config_path.with_suffix(".log"), limit_descriptors)
+
+    def log(self):
+        # A thread writes the entries, a moment after what they tell of.
+        time.sleep(0.05)
+        return super().log()
 
     def write_config(self, settings):
         """Replaces the file by settings, or by text."""

@@ -45,8 +45,17 @@ final class HTTPServer {
     var date = HTTPDate()
     /// Where requests are read to.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
-    private(set) var isDraining = false
-    private var listener: Listener?
+    private(set) var isDraining = false {
+        didSet { noteAttention() }
+    }
+    /// Told of each answer before it is sent, with its status, or nil where the client has gone before it; set only for a log
+    /// that has every request.
+    var onAnswer: ((InboundConnection, _ status: Int?) -> Void)? {
+        didSet { noteAttention() }
+    }
+    /// Whether there is something to do before each answer: one condition for what is hardly ever true, as every push asks.
+    private(set) var isAttentive = false
+    private var source: (any ConnectionSource)?
     private var connections: [InboundConnection?] = []
     /// Open connections.
     private(set) var connectionCount = 0
@@ -83,7 +92,7 @@ final class HTTPServer {
 
     /// Closes everything; the last thing to call.
     func close() {
-        listener = nil
+        source = nil
         isDraining = true
         for case let connection? in connections { connection.abort() }
         forgotten.removeAll()
@@ -95,13 +104,17 @@ final class HTTPServer {
         scratch.deallocate()
     }
 
+    private func noteAttention() {
+        isAttentive = isDraining || onAnswer != nil
+    }
+
     /// Whether newcomers have to wait: then each connection ends with its next answer, and makes way for one of them.
     var isFull: Bool { connectionCount >= limits.connections }
 
-    /// Starts accepting on a socket that listens already.
-    func start(_ listener: Listener) {
-        self.listener = listener
-        listener.start { [unowned self] in accepted($0) }
+    /// Takes connections from now on.
+    func start(_ source: any ConnectionSource) {
+        self.source = source
+        source.start { [unowned self] in accepted($0) }
     }
 
     /// From now on each connection ends with its next answer, and idle ones soon; what the kernel has accepted is still
@@ -109,11 +122,11 @@ final class HTTPServer {
     func drain() {
         isDraining = true
         // From here on the kernel leaves new clients to ask again, and another listener on the port answers.
-        listener?.stopQueueing()
+        source?.stopQueueing()
         let lastAccept = Timer(loop: loop) { [unowned self] in
             loop.park { [self] in
                 loop.poll()
-                listener = nil
+                source = nil
                 self.lastAccept = nil
             }
         }
@@ -145,7 +158,7 @@ final class HTTPServer {
             longestIdle = connection
         }
         if let longestIdle { actions.append(.dismiss(longestIdle)) }
-        listener?.pause()
+        source?.pause()
     }
 
     // MARK: Ending
@@ -185,7 +198,7 @@ final class HTTPServer {
     }
 
     private func acceptIfThereIsRoom() {
-        if isFull { makeRoom() } else { listener?.resume() }
+        if isFull { makeRoom() } else { source?.resume() }
     }
 
     private var sweepInterval: TimeSpan {

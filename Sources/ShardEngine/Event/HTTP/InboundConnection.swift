@@ -251,10 +251,21 @@ final class InboundConnection {
         hasConnectionHeaders = nameHeaders
     }
 
-    /// Has the connection end with this answer where the server wants it back and no request waits behind this one.
-    func closeIfWanted() {
+    /// Does what comes before an answer, of which `server.reply` has the status line and headers. The connection ends with it
+    /// where the server wants it back and no request waits behind this one.
+    func prepareReply() {
+        guard server.isAttentive || server.isFull else { return }
         if server.isDraining || server.isFull, readAhead.count == 0 { closesAfterReply = true }
+        server.onAnswer?(self, statusOfReply)
     }
+
+    /// The digits after "HTTP/1.1 ".
+    private var statusOfReply: Int {
+        server.reply.readable.dropFirst(9).prefix(3).reduce(0) { 10 * $0 + Int($1) - 0x30 }
+    }
+
+    /// How long the outstanding request has waited for its answer.
+    var waitingTime: TimeSpan { server.loop.now.since(phaseStart) }
 
     /// Whether it may be closed to make room: it is between two requests, or has never sent any. The first request of a
     /// new connection may be on its way, and no client would send it again.
@@ -372,6 +383,7 @@ final class InboundConnection {
         if unsent.count > 0 { writeEvent?.stop() }
         stopWaiting()
         close(descriptor)
+        if server.isAttentive, phase == .outstanding, request != nil { server.onAnswer?(self, nil) }
         let owner = self.owner
         self.owner = nil
         owner?.clientDisconnected()

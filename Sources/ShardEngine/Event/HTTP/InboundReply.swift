@@ -26,7 +26,7 @@ extension InboundConnection {
 
     /// Completes the response that `server.reply` has a status line and headers of, and sends it.
     func sendReply(body: UnsafeRawBufferPointer) {
-        closeIfWanted()
+        prepareReply()
         if closesAfterReply {
             server.reply.append("Connection: close\r\n")
         } else if announcesKeepAlive {

@@ -8,15 +8,30 @@ public struct ListenFailure: Error, CustomStringConvertible {
     public let description: String
 }
 
-/// A socket that listens, for one HTTP server.
-final class Listener {
+/// Where the connections of an HTTP server come from; confined to the server's loop.
+protocol ConnectionSource: AnyObject {
+    /// Hands over new connections from now on; `onAccept` owns the sockets that it is given.
+    func start(_ onAccept: @escaping (Int32) -> Void)
+    /// Hands over none until `resume`; the kernel keeps new connections waiting.
+    func pause()
+    /// Hands over connections again.
+    func resume()
+    /// Has the kernel take no more connections than it has; those are still to be handed over.
+    func stopQueueing()
+}
+
+/// A socket that listens.
+final class Listener: ConnectionSource {
     private let listener: OpaquePointer
     private var onAccept: ((Int32) -> Void)?
 
-    /// Opens the socket; several may listen on one port (SO_REUSEPORT), in one process or in more.
+    /// Opens the socket.
     ///
-    /// - Parameter host: nil for all addresses, IPv6 and IPv4.
-    init(loop: EventLoop, host: String?, port: Int) throws(ListenFailure) {
+    /// - Parameters:
+    ///   - host: nil for all addresses, IPv6 and IPv4.
+    ///   - sharesPort: whether others that want this too, in this process or in another one, may listen on the port
+    ///     (SO_REUSEPORT); the kernel then spreads connections over all of them.
+    init(loop: EventLoop, host: String?, port: Int, sharesPort: Bool) throws(ListenFailure) {
         let shown = ShardAddress(host: host ?? "*", port: port).text
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
@@ -28,27 +43,27 @@ final class Listener {
                 throw ListenFailure(description: "cannot listen on \(shown): \(String(cString: gai_strerror(result)))")
             }
             defer { freeaddrinfo(found) }
-            if let listener = Listener.open(loop, address) {
+            if let listener = Listener.open(loop, address, sharesPort: sharesPort) {
                 self.listener = listener
                 return
             }
             if errno != EAFNOSUPPORT { break }
         }
-        throw ListenFailure(description: "cannot listen on \(shown): \(String(cString: strerror(errno)))")
+        let hint = errno == EADDRINUSE ? ": another process has the port" : ""
+        throw ListenFailure(description: "cannot listen on \(shown): \(String(cString: strerror(errno)))\(hint)")
     }
 
     deinit {
         evconnlistener_free(listener)
     }
 
-    private static func open(_ loop: EventLoop, _ address: addrinfo) -> OpaquePointer? {
-        let flags =
-            LEV_OPT_REUSEABLE | LEV_OPT_REUSEABLE_PORT | LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC
+    private static func open(_ loop: EventLoop, _ address: addrinfo, sharesPort: Bool) -> OpaquePointer? {
+        let flags = LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC
         let listener = evconnlistener_new_bind(
             loop.base,
             nil,
             nil,
-            flags,
+            sharesPort ? flags | LEV_OPT_REUSEABLE_PORT : flags,
             backlog,
             address.ai_addr,
             Int32(address.ai_addrlen)
@@ -75,7 +90,6 @@ final class Listener {
         return Int(UInt16(bigEndian: address.sin6_port))
     }
 
-    /// Accepts from now on; `onAccept` owns the sockets that it is given.
     func start(_ onAccept: @escaping (Int32) -> Void) {
         self.onAccept = onAccept
         evconnlistener_set_cb(
@@ -91,17 +105,14 @@ final class Listener {
         evconnlistener_set_error_cb(listener) { listener, _ in evconnlistener_disable(listener) }
     }
 
-    /// Has the kernel take no more connections than it has; those are still to be accepted.
     func stopQueueing() {
         listen(evconnlistener_get_fd(listener), 0)
     }
 
-    /// Stops accepting; the kernel keeps new connections waiting.
     func pause() {
         evconnlistener_disable(listener)
     }
 
-    /// Accepts again.
     func resume() {
         evconnlistener_enable(listener)
     }

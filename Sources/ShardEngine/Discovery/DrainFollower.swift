@@ -1,0 +1,150 @@
+// The shards that are being drained, as `shardd drain` writes them into Consul's key-value store for all replicas: each takes them
+// off its ring, and sees to it that its own agent, which others may not reach, holds them for unhealthy and, at the end,
+// deregisters them. Consul discovery owns one.
+import FoundationEssentials
+import Logging
+
+/// One shard that is being drained.
+struct DrainEntry: Codable, Equatable, Sendable {
+    /// How far the drain has come.
+    enum Phase: String, Codable, Sendable {
+        /// The shard is being emptied: agents have it in maintenance.
+        case emptying
+        /// It is empty: agents deregister it.
+        case leaving
+    }
+
+    /// A registration of the shard: those without an address of their own can only be told so.
+    struct Registration: Codable, Hashable, Sendable {
+        var node: String
+        var id: String
+    }
+
+    /// As `host:port`.
+    var shard: String
+    var phase: Phase
+    /// All that there were when the drain began.
+    var registrations: [Registration]
+
+    var address: ShardAddress? { ShardAddress(parsing: shard) }
+}
+
+extension ConsulClient {
+    /// Where the drain of a shard is; without one, where all are listed.
+    func drainTarget(_ shard: ShardAddress?) -> String {
+        shard.map { keyTarget(["drain", registrationID($0)]) }
+            ?? keyTarget(["drain", ""], "recurse=1", ConsulClient.consistentRead)
+    }
+
+    /// The drains that an answer lists.
+    static func drains(_ outcome: HTTPOutcome) -> [DrainEntry] {
+        KeyValueEntry.list(outcome).compactMap { try? JSONDecoder().decode(DrainEntry.self, from: $0.value) }
+    }
+}
+
+/// Follows drains at one agent; loop-confined.
+final class DrainFollower {
+    private let client: ConsulClient
+    private let logger: Logger
+    private let onChange: () -> Void
+    /// Nil before the first answer.
+    private var entries: [ShardAddress: DrainEntry]?
+    private var watch: KeyValueWatch?
+    private var retry: Timer?
+    private var call: HTTPCall?
+    /// What is to be asked of the agent, the next one last.
+    private var requests: [(target: String, shard: ShardAddress, message: Logger.Message)] = []
+    /// Whether something has changed since the agent was last asked what it has.
+    private var isDue = false
+
+    /// - Parameter onChange: is called when other shards are being drained.
+    init(client: ConsulClient, loop: EventLoop, logger: Logger, onChange: @escaping () -> Void) {
+        self.client = client
+        self.logger = logger
+        self.onChange = onChange
+        retry = Timer(loop: loop) { [unowned self] in tend() }
+        watch = KeyValueWatch(client: client, target: client.drainTarget(nil), loop: loop) { [unowned self] outcome in
+            take(ConsulClient.drains(outcome))
+        }
+    }
+
+    /// The shards that are being drained.
+    var shards: [ShardAddress] { entries.map { Array($0.keys) } ?? [] }
+
+    private func take(_ drains: [DrainEntry]) {
+        let pairs = drains.compactMap { drain in drain.address.map { ($0, drain) } }
+        let new = Dictionary(pairs) { first, _ in first }
+        guard new != entries else { return }
+        let hasOthers = Set(new.keys) != Set(shards)
+        entries = new
+        if hasOthers { onChange() }
+        isDue = true
+        tend()
+    }
+
+    /// Brings the agent's registrations into the state that they are to be in.
+    private func tend() {
+        guard isDue, call == nil else { return }
+        isDue = false
+        call = client.agentServices { [unowned self] outcome in
+            guard let services: [String: RegisteredService] = decodeDocument(outcome) else { return failed() }
+            call = client.agentChecks { [unowned self] outcome in
+                guard let checks: [String: RegisteredCheck] = decodeDocument(outcome) else { return failed() }
+                call = nil
+                plan(services.values, checks.values)
+                askNext()
+            }
+        }
+    }
+
+    private func plan(_ services: some Sequence<RegisteredService>, _ checks: some Sequence<RegisteredCheck>) {
+        let drained = checks.filter { $0.isMaintenance && $0.notes == ConsulClient.drainReason }
+        let maintained = Set(drained.map(\.serviceID))
+        let node = checks.first { _ in true }?.node
+        for service in services where service.name == client.settings.serviceName {
+            let own = node.map { DrainEntry.Registration(node: $0, id: service.id) }
+            let address = ShardAddress(host: service.address, port: service.port)
+            let drain = entries?[address] ?? entries?.values.first { own.map($0.registrations.contains) == true }
+            let shard = drain?.address ?? address
+            let isMaintained = maintained.contains(service.id)
+            switch drain?.phase {
+            case .emptying where !isMaintained:
+                requests.append((client.maintenanceTarget(service.id, isOn: true), shard, "shard is being drained"))
+            case .leaving:
+                requests.append((client.deregistrationTarget(service.id), shard, "drained shard is deregistered"))
+            case nil where isMaintained:
+                requests.append((client.maintenanceTarget(service.id, isOn: false), shard, "shard is drained no more"))
+            default:
+                break
+            }
+        }
+    }
+
+    private func askNext() {
+        guard let request = requests.popLast() else { return tend() }
+        call = client.call(.put, request.target, timeout: ConsulClient.timeout) { [unowned self] outcome in
+            call = nil
+            if case .response(let response) = outcome, response.status == 200 {
+                logger.info(request.message, metadata: ["shard": "\(request.shard)"])
+                askNext()
+            } else {
+                failed()
+            }
+        }
+    }
+
+    private func failed() {
+        call = nil
+        requests = []
+        isDue = true
+        retry?.schedule(after: DrainFollower.retryInterval)
+    }
+
+    private static let retryInterval = TimeSpan.seconds(1)
+}
+
+/// What an answer of Consul's with status 200 holds; nil where it is another one, or is not what it should be.
+func decodeDocument<Document: Decodable>(_ outcome: HTTPOutcome) -> Document? {
+    guard case .response(let response) = outcome, response.status == 200 else { return nil }
+    return try? JSONDecoder().decode(Document.self, from: Data(response.body))
+}
