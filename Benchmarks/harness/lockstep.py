@@ -56,9 +56,11 @@ def messages(data):
 
 
 class Shards:
-    """Listening sockets and shardd's connections to them; requests are gathered and answered on command."""
+    """Listening sockets and shardd's connections to them; pushes are gathered and answered on command, shardd's own
+    questions (health, status) at once."""
 
     def __init__(self):
+        self.questions = 0
         self._selector = selectors.DefaultSelector()
         self._received = {}
         self._unanswered = {}
@@ -81,6 +83,10 @@ class Shards:
             if not data:
                 self._selector.unregister(key.fileobj)
                 key.fileobj.close()
+                continue
+            if data.startswith(b"GET "):
+                self.questions += 1
+                key.fileobj.sendall(ANSWER)
                 continue
             count, rest = messages(self._received[key.fileobj] + data)
             self._received[key.fileobj] = rest
@@ -109,11 +115,9 @@ class Lockstep:
     def wait_until_ready(self):
         """Answers the first health checks meanwhile."""
         deadline = time.monotonic() + SECONDS_PER_STEP
-        checked = 0
-        while checked < len(SHARD_HOSTS) or not self._listens():
+        while self._shards.questions < 2 * len(SHARD_HOSTS) or not self._listens():
             self._process.check_alive()
-            checked += self._shards.gather(0.05)
-            self._shards.answer()
+            self._shards.gather(0.05)
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"shardd is not ready after {SECONDS_PER_STEP} s")
 
