@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 
 /// A descriptor that other threads can make readable; -1 when there is none left.
@@ -32,6 +33,12 @@ static inline int shardd_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CL
 /// Whether the calling thread sleeps for as long as it asks for, or up to 50 µs longer, which is the default.
 static inline void shardd_sleep_precisely(int is_precise) {
   prctl(PR_SET_TIMERSLACK, is_precise ? 1UL : 0UL);
+}
+
+/// How many bytes a socket has that have not been read.
+static inline int shardd_unread(int descriptor) {
+  int count = 0;
+  return ioctl(descriptor, FIONREAD, &count) == 0 ? count : 0;
 }
 
 /// The first of a request's or response's headers; the next one is `next.tqe_next`.

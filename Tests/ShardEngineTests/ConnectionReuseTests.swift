@@ -76,28 +76,29 @@ import Testing
         #expect(shard.requests.count == 2)
     }
 
-    /// Clients that each have a parser, with half a request; there are no more of them.
-    private func takeAllParsers(of engine: EngineUnderTest) -> [Int32] {
+    /// Clients that each have a parser, with a request that its shard does not answer; there are no more of them.
+    private func takeAllParsers(of engine: EngineUnderTest, with hung: ScriptedShard) -> [Int32] {
         // As many as are made at a time.
         let count = 4
         engine.onLoop { $0.server.parsers.limit = count }
-        return (0..<count).map { _ in
+        return (0..<count).map { number in
             let connection = connectToLoopback(port: engine.port)
-            sendAll(connection, "PUT /metrics/job/half HTTP/1.1\r\nHost: h\r\n")
+            sendAll(connection, engine.request(engine.path(ownedBy: hung.address, number)))
             return connection
         }
     }
 
     @Test func aRequestWithoutAParserWaitsForOne() throws {
         let shard = ScriptedShard { _, _ in .answer }
-        let engine = try EngineUnderTest(shards: [shard.address])
+        let hung = ScriptedShard { _, _ in .hang }
+        let engine = try EngineUnderTest(shards: [shard.address, hung.address])
         defer { engine.stop() }
         #expect(engine.push("/other").status == 404)
-        let half = takeAllParsers(of: engine)
+        let taken = takeAllParsers(of: engine, with: hung)
         usleep(50_000)
         let waiting = (0..<6).map { number in
             let connection = connectToLoopback(port: engine.port)
-            sendAll(connection, engine.request("/metrics/job/a\(number)"))
+            sendAll(connection, engine.request(engine.path(ownedBy: shard.address, number)))
             return connection
         }
         usleep(50_000)
@@ -105,18 +106,14 @@ import Testing
         #expect(engine.onLoop { $0.server.connectionCount } == 10)
         // One that has said all it had to say, and one whose parser is free now.
         close(waiting[0])
-        close(half[0])
+        close(taken[0])
         for connection in waiting[1...] {
             #expect(readMessage(connection)?.hasPrefix("HTTP/1.1 200 ") == true)
         }
-        for connection in half[1...] {
-            sendAll(connection, "\r\n")
-            #expect(readMessage(connection)?.hasPrefix("HTTP/1.1 200 ") == true)
-        }
-        (waiting[1...] + half[1...]).forEach { close($0) }
-        usleep(50_000)
+        (waiting[1...] + taken[1...]).forEach { close($0) }
+        usleep(400_000)
         #expect(engine.onLoop { $0.server.connectionCount } == 0)
-        #expect(shard.requests.count == 9)
+        #expect(shard.requests.count == 6)
     }
 
     @Test func aCrowdHasParsersMadeForIt() throws {
@@ -137,17 +134,26 @@ import Testing
         #expect(MonotonicTime.now().since(start) < .seconds(1))
     }
 
-    @Test func clientsWithoutARequestNeedNoParser() throws {
+    @Test func clientsWithoutAWholeRequestNeedNoParser() throws {
         let shard = ScriptedShard { _, _ in .answer }
-        let engine = try EngineUnderTest(shards: [shard.address])
+        let hung = ScriptedShard { _, _ in .hang }
+        let engine = try EngineUnderTest(shards: [shard.address, hung.address])
         defer { engine.stop() }
         #expect(engine.push("/other").status == 404)
-        let half = takeAllParsers(of: engine)
-        defer { half.forEach { close($0) } }
-        let silent = (0..<8).map { _ in connectToLoopback(port: engine.port) }
+        let taken = takeAllParsers(of: engine, with: hung)
+        defer { taken.forEach { close($0) } }
+        let starts = [
+            "", "PUT /metrics/job/a HTTP/1.1\r\n", "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\na 1",
+        ]
+        let unfinished = (0..<9).map { number in
+            let connection = connectToLoopback(port: engine.port)
+            sendAll(connection, starts[number % 3])
+            return connection
+        }
         usleep(50_000)
-        #expect(engine.onLoop { $0.server.connectionCount } == 12)
-        silent.forEach { close($0) }
+        #expect(engine.onLoop { $0.server.connectionCount } == 13)
+        #expect(engine.onLoop { $0.server.connections.filter { $0?.isWaiting == true }.isEmpty })
+        unfinished.forEach { close($0) }
         usleep(50_000)
         #expect(engine.onLoop { $0.server.connectionCount } == 4)
     }

@@ -82,8 +82,12 @@ public struct Configuration: Equatable, Sendable {
     public struct Limits: Equatable, Sendable {
         /// Bytes of a body.
         public var bodyBytes = 16 << 20
+        /// Bytes of all requests that are under way, in the process.
+        public var bodiesBytes = 256 << 20
         /// Bytes of a request's head.
         public var headerBytes = 64 << 10
+        /// Headers of a request.
+        public var headerCount = 2000
         /// From a request's first byte to the end of its head.
         public var headerTimeout = TimeSpan.seconds(10)
         /// From the end of the head to the end of the body.

@@ -118,7 +118,9 @@ extension ConfigurationKey {
         [
             .init("web.reuse_port", \.file.reusesPort, .boolean),
             .init("limits.body_bytes", \.file.limits.bodyBytes, .size(1...(1 << 30))),
+            .init("limits.bodies_bytes", \.file.limits.bodiesBytes, .size(1...(1 << 40))),
             .init("limits.header_bytes", \.file.limits.headerBytes, .size(256...(16 << 20))),
+            .init("limits.header_count", \.file.limits.headerCount, .integer(1...1_000_000)),
             .init("limits.header_timeout", \.file.limits.headerTimeout, .duration(from: instant)),
             .init("limits.body_timeout", \.file.limits.bodyTimeout, .duration(from: instant)),
             .init("limits.idle_timeout", \.file.limits.idleTimeout, .duration(from: instant)),

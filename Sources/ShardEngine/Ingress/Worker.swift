@@ -130,7 +130,12 @@ extension InboundLimits {
         let descriptors = descriptorLimit / configuration.workers
         let connections = max(1, min(limits.connections / configuration.workers, descriptors * 2 / 3))
         self.init(
-            gate: Gate.Limits(headerBytes: limits.headerBytes, bodyBytes: limits.bodyBytes),
+            gate: Gate.Limits(
+                headerBytes: limits.headerBytes,
+                headerCount: limits.headerCount,
+                bodyBytes: limits.bodyBytes
+            ),
+            bodiesBytes: limits.bodiesBytes / configuration.workers,
             headerTimeout: limits.headerTimeout,
             bodyTimeout: limits.bodyTimeout,
             idleTimeout: limits.idleTimeout,

@@ -153,14 +153,3 @@ func containsToken(_ list: UnsafeRawBufferPointer, _ word: StaticString) -> Bool
     }
     return contains
 }
-
-/// Whether a comma-separated list has the bytes in it, whatever their case.
-func containsToken(_ list: UnsafeRawBufferPointer, _ word: UnsafeRawBufferPointer) -> Bool {
-    var contains = false
-    forEachToken(of: list) { token in
-        if token.count == word.count, zip(token, word).allSatisfy({ asciiLowercase($0) == asciiLowercase($1) }) {
-            contains = true
-        }
-    }
-    return contains
-}

@@ -88,6 +88,12 @@ struct ByteBuffer: ~Copyable {
         }
     }
 
+    /// Drops `size` bytes from the end.
+    mutating func removeLast(_ size: Int) {
+        precondition(size <= count)
+        end -= size
+    }
+
     /// Drops all the bytes, and the memory too when it has grown beyond `keeping` bytes.
     mutating func reset(keeping: Int) {
         start = 0

@@ -17,3 +17,25 @@ func isHopByHop(_ name: UnsafeRawBufferPointer) -> Bool {
     default: false
     }
 }
+
+/// A header's name, of which case does not count; the bytes belong to the message. For sets of names, so that looking for many
+/// among many takes no longer than reading them.
+struct HeaderName: Hashable {
+    private let bytes: UnsafeRawBufferPointer
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        self.bytes = bytes
+    }
+
+    static func == (left: HeaderName, right: HeaderName) -> Bool {
+        guard left.bytes.count == right.bytes.count else { return false }
+        for index in left.bytes.indices where asciiLowercase(left.bytes[index]) != asciiLowercase(right.bytes[index]) {
+            return false
+        }
+        return true
+    }
+
+    func hash(into hasher: inout Hasher) {
+        for byte in bytes { hasher.combine(asciiLowercase(byte)) }
+    }
+}

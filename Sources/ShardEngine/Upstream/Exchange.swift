@@ -105,7 +105,7 @@ final class Exchange {
     private func take(_ connection: InboundConnection) {
         method = connection.method
         connection.owner = self
-        largeBody = connection.bodyCount >= Exchange.largeBodySize ? connection.takeBody() : nil
+        largeBody = connection.bodyCount >= Exchange.largeBodySize ? connection.bodyBuffer : nil
     }
 
     /// Whether nobody waits for the answer any more.

@@ -16,11 +16,16 @@ extension ByteBuffer {
         append(byte: 0x20)
         append(connection.target)
         append(" HTTP/1.1\r\n")
-        let namesHeaders = connection.hasConnectionHeaders
+        let options = connection.connectionOptions
+        // The host of an absolute-form target takes the place of the header's (RFC 9112, section 3.2.2).
+        let authority = connection.authority
         var hasHost = false
         connection.forEachHeader { header in
-            if isHopByHop(header.name) || namesHeaders && connection.connectionNames(header.name) { return }
-            if header.name.count == 4, equalsIgnoringCase(header.name, "host") { hasHost = true }
+            if isHopByHop(header.name) || options?.contains(HeaderName(header.name)) == true { return }
+            if header.name.count == 4, equalsIgnoringCase(header.name, "host") {
+                if !authority.isEmpty { return }
+                hasHost = true
+            }
             append(header.name)
             append(": ")
             append(header.value)
@@ -28,7 +33,7 @@ extension ByteBuffer {
         }
         if !hasHost {
             append("Host: ")
-            append(shard.text)
+            if authority.isEmpty { append(shard.text) } else { append(authority) }
             append("\r\n")
         }
         let bodyCount = isRemoval ? 0 : largeBody?.count ?? connection.bodyCount
@@ -36,8 +41,7 @@ extension ByteBuffer {
         append(decimal: bodyCount)
         append("\r\n\r\n")
         guard largeBody == nil, bodyCount > 0 else { return }
-        connection.copyBody(to: reserve(bodyCount), count: bodyCount)
-        commit(bodyCount)
+        append(connection.body)
     }
 
     /// Appends a shard's answer as it goes to the client.
@@ -59,12 +63,13 @@ extension ByteBuffer {
 
     /// Appends the rest of a status line, and those headers after it that are meant for the client.
     private mutating func appendEndToEndHeaders(_ bytes: UnsafeRawBufferPointer) {
-        var options: [UnsafeRawBufferPointer] = []
+        var options = Set<HeaderName>()
         forEachLine(of: bytes) { _, name, value in
-            if equalsIgnoringCase(name, "connection") { options.append(value) }
+            guard equalsIgnoringCase(name, "connection") else { return }
+            forEachToken(of: value) { options.insert(HeaderName($0)) }
         }
         forEachLine(of: bytes) { line, name, _ in
-            if isHopByHop(name) || options.contains(where: { containsToken($0, name) }) { return }
+            if isHopByHop(name) || options.contains(HeaderName(name)) { return }
             append(line)
         }
     }

@@ -6,11 +6,13 @@ import Glibc
 /// What a client may take of the server.
 struct InboundLimits: Equatable, Sendable {
     var gate: Gate.Limits
+    /// How many bytes requests may take, those of all connections together.
+    var bodiesBytes: Int
     var headerTimeout: TimeSpan
     var bodyTimeout: TimeSpan
     var idleTimeout: TimeSpan
     var connections: Int
-    /// How many connections may have a request under way; those of others wait.
+    /// How many requests may wait for their answers; others wait for one of them.
     var requests: Int
 }
 
@@ -18,7 +20,6 @@ struct InboundLimits: Equatable, Sendable {
 final class HTTPServer {
     /// What to do with a connection once evhttp is on no stack.
     enum TurnEndAction {
-        case refuse(InboundConnection, Refusal)
         case readOn(InboundConnection)
         case close(InboundConnection)
         /// Closes it, or another one, for a newcomer, unless it has a request by then.
@@ -28,17 +29,21 @@ final class HTTPServer {
     /// How much of the next requests is read, about, while one is outstanding.
     static let readAheadLimit = 65536
     static let replyBufferSize = 65536
-    /// How long a refused client may take to read its answer.
-    static let lingeringTime = TimeSpan.seconds(2)
     static let allowedMethods = "GET, HEAD, PUT, POST, DELETE"
 
     let loop: EventLoop
     /// The limits in force; new ones of a request's size hold from the next request of a connection on.
     var limits: InboundLimits {
-        didSet { parsers.limit = limits.requests }
+        didSet {
+            parsers.limit = limits.requests
+            memory.limit = limits.bodiesBytes
+        }
     }
+    /// What reads a head that comes in one piece.
+    var gate: Gate
     let parsers: ParserPool
     let bodies: BodyWindow
+    let memory: RequestMemory
     let onRefusal: (Refusal) -> Void
     /// Where responses are put together.
     var reply = ByteBuffer(capacity: replyBufferSize)
@@ -56,7 +61,7 @@ final class HTTPServer {
     /// Whether there is something to do before each answer: one condition for what is hardly ever true, as every push asks.
     private(set) var isAttentive = false
     private var source: (any ConnectionSource)?
-    private var connections: [InboundConnection?] = []
+    private(set) var connections: [InboundConnection?] = []
     /// Open connections.
     private(set) var connectionCount = 0
     private var actions: [TurnEndAction] = []
@@ -80,7 +85,9 @@ final class HTTPServer {
         self.loop = loop
         self.limits = limits
         self.onRefusal = onRefusal
+        gate = Gate(limits: limits.gate)
         bodies = BodyWindow(loop: loop)
+        memory = RequestMemory(limit: limits.bodiesBytes)
         parsers = ParserPool(loop: loop, limit: limits.requests) { connection, request in
             connection.requestArrived(request)
             onRequest(connection)
@@ -152,12 +159,11 @@ final class HTTPServer {
 
     /// At the limit a connection between requests makes way for the new one; when there is none, new ones wait.
     private func makeRoom() {
-        var longestIdle: InboundConnection?
-        for case let connection? in connections where connection.isDispensable {
-            if let longest = longestIdle, longest.phaseStart <= connection.phaseStart { continue }
-            longestIdle = connection
+        if let connection = leastNeeded {
+            actions.append(.dismiss(connection))
+        } else {
+            endUnfinished()
         }
-        if let longestIdle { actions.append(.dismiss(longestIdle)) }
         source?.pause()
     }
 
@@ -179,22 +185,29 @@ final class HTTPServer {
     private func endTurn() {
         parsers.endTurn()
         bodies.letIn()
-        while !actions.isEmpty {
-            let due = actions
-            actions.removeAll(keepingCapacity: true)
-            for action in due {
-                switch action {
-                case .refuse(let connection, let refusal): connection.refuse(refusal)
-                case .readOn(let connection): connection.readOn()
-                case .close(let connection): connection.abort()
-                case .dismiss(let connection): if connection.isDispensable { connection.abort() } else { makeRoom() }
-                }
-            }
-        }
+        memory.letIn()
+        if memory.hasTooManyHeads { endOldestHeads() }
+        runActions()
         guard !forgotten.isEmpty else { return }
         spares += forgotten
         forgotten.removeAll(keepingCapacity: true)
         acceptIfThereIsRoom()
+    }
+
+    private func runActions() {
+        guard !actions.isEmpty else { return }
+        let due = actions
+        actions.removeAll(keepingCapacity: true)
+        for action in due {
+            switch action {
+            case .readOn(let connection): connection.readOn()
+            case .close(let connection): connection.abort()
+            case .dismiss(let connection): if connection.isDispensable { connection.abort() } else { makeRoom() }
+            }
+        }
+        // What these have led to comes in the next turn: a client that has sent many requests at once has one of them
+        // answered in each, and others' come between.
+        if !actions.isEmpty { loop.doNotWait() }
     }
 
     private func acceptIfThereIsRoom() {
@@ -217,6 +230,7 @@ final class HTTPServer {
                 connection.watch()
             }
         }
+        endSlowest(at: now)
         paceTurns()
         freeUnneededSpares()
         parsers.trim()

@@ -1,9 +1,9 @@
 // One client's connection: what comes in, the one request that may be outstanding, and its reply. HTTPServer makes one for
 // a client that it accepts, and keeps it, once that has gone, for another.
 //
-// This object reads and writes the socket, and owns it. What parses requests, the Gate and evhttp, is lent to it by the
-// pool from the first byte of a request to the answer: a client that rests takes little. The reply gives the request back;
-// nothing may touch it after that.
+// This object reads and writes the socket, and owns it. A request becomes one when it is whole: then a parser is lent to it
+// until the answer, which gives the request back; nothing may touch it after that. Until then PartialRequest has what has
+// come (InboundBody.swift). A client that rests takes little. InboundReply.swift has answers, InboundEnd.swift the end.
 import CEvent
 import Glibc
 
@@ -20,31 +20,48 @@ final class InboundConnection {
         case idle, head, body, outstanding, writing, lingering
     }
 
+    /// What a request, or what is missing of it, has to wait for before it goes on; meanwhile nothing is read.
+    enum Wait: UInt8 {
+        case nothing, parser, memory, window
+    }
+
     unowned(unsafe) let server: HTTPServer
     /// The client's socket; -1 while there is no client.
     private(set) var descriptor: Int32 = -1
-    /// What parses the present request; nil between two requests.
-    private var parser: RequestParser?
-    /// Whether nothing is read, as the request has to wait for a parser, or its body for others to pass.
-    private(set) var isWaiting = false
+    /// What has come of a request; nil once it is whole, and between two requests.
+    var partial: PartialRequest?
+    /// What parses the outstanding request, and has it.
+    var parser: RequestParser?
+    private(set) var wait = Wait.nothing
+    /// Tells one wait from the next.
+    private(set) var waitTicket: UInt32 = 0
     /// Whether the present body has been let in.
-    private var isInWindow = false
+    var isInWindow = false
     /// Whether the client has sent a large body; another one is then likely.
     private var hadLargeBody = false
     /// The request that has been handed over and whose reply has not been sent.
     private(set) var request: UnsafeMutablePointer<evhttp_request>?
+    /// What the memory of the server has for it, beside what its body has.
+    var charge = 0
     /// Whoever answers the outstanding request.
     var owner: (any InboundRequestOwner)?
     private(set) var phase = Phase.idle
     /// When the phase began.
-    private(set) var phaseStart: MonotonicTime
+    var phaseStart: MonotonicTime
     /// Whether the connection ends with the present request, by the client's wish or ours.
-    private(set) var closesAfterReply = false
+    var closesAfterReply = false
     /// Whether it is the client that wants it to end, and so sends nothing more.
     private var isLastOfClient = false
-    /// Whether the outstanding request names headers, in Connection, that belong to the connection.
-    private(set) var hasConnectionHeaders = false
-    private var hasReplied = false
+    /// Whether the client has closed its half of the connection, or all of it: which of them, only sending tells.
+    private(set) var isHalfClosed = false
+    /// Whether the first bytes of the answer have been sent already, to learn that; then this event tells of a reset.
+    var hasSentStart = false
+    var resetEvent: DescriptorEvent?
+    private(set) var hasReplied = false
+    /// Whether a request of those that are being taken has its answer.
+    private var isAnswered = false
+    /// Empty lines since the last request.
+    var emptyLines = 0
     private var readEvent: DescriptorEvent?
     /// Whether the loop tells of what the client sends. Of a client that has sent its request with the connection, it need
     /// not before the answer: what that takes is saved where the connection then ends.
@@ -54,7 +71,9 @@ final class InboundConnection {
     /// What the client has sent while its request was outstanding.
     private var readAhead = ByteBuffer(capacity: 0)
     /// What the client has not yet taken of its reply.
-    private var unsent = ByteBuffer(capacity: 0)
+    private var unsent = UnsentReply()
+    /// What has been read and thrown away since the last answer, and when.
+    var lingering = Lingering()
 
     init(server: HTTPServer) {
         self.server = server
@@ -69,9 +88,11 @@ final class InboundConnection {
         phaseStart = server.loop.now
         hasReplied = false
         hadLargeBody = false
+        isHalfClosed = false
+        hasSentStart = false
+        emptyLines = 0
         isReadingPaused = false
-        readAhead.reset(keeping: 64)
-        unsent.reset(keeping: 64)
+        unsent.clear()
         readEvent?.retarget(to: descriptor)
         writeEvent?.retarget(to: descriptor)
         readable()
@@ -80,7 +101,7 @@ final class InboundConnection {
 
     /// Has the loop tell of what the client sends, and of its end, from now on.
     func watch() {
-        guard descriptor >= 0, !isWatched, !isWaiting else { return }
+        guard descriptor >= 0, !isWatched, wait == .nothing, !isHalfClosed, !isReadingPaused else { return }
         isWatched = true
         if readEvent == nil {
             readEvent = DescriptorEvent(loop: server.loop, descriptor: descriptor, interest: .read) {
@@ -90,172 +111,228 @@ final class InboundConnection {
         readEvent?.start()
     }
 
-    // MARK: Reading
-
-    private func readable() {
-        var isMoreToCome = true
-        while isMoreToCome, isInWindow || mayReadBody() {
-            let limit = readLimit
-            let count = isInLargeBody ? receiveBody(limit) : receive(limit)
-            if count == 0 || count < 0 && errno != EAGAIN && errno != EINTR { return abort() }
-            isMoreToCome = count == limit && isInLargeBody
-        }
-        returnParser()
-    }
-
-    /// How many bytes to read at once: with a head little of a large body, which is itself read to where it stays.
-    private var readLimit: Int {
-        if phase == .body { return server.scratch.count }
-        return phase == .idle && hadLargeBody ? InboundConnection.headSize : InboundConnection.sizeReadWithHead
-    }
-
-    private func receive(_ limit: Int) -> Int {
-        let count = recv(descriptor, server.scratch.baseAddress, limit, 0)
-        if count > 0 { received(UnsafeRawBufferPointer(rebasing: server.scratch[..<count])) }
-        return count
-    }
-
-    private func receiveBody(_ limit: Int) -> Int {
-        guard let parser else { preconditionFailure("a body without a parser") }
-        // With its last byte the request is handed over, which enters the next phase.
-        let count = parser.receiveBody(from: descriptor, limit: limit)
-        if count > 0, descriptor >= 0, !parser.sendOutput(to: descriptor) { server.atTurnEnd(.close(self)) }
-        return count
-    }
-
-    /// How many bytes of the present body are to come, where its head has told; else 0.
-    var bodyBytesToCome: Int { phase == .body ? parser?.bodyBytesToCome ?? 0 : 0 }
-
-    private var isInLargeBody: Bool {
-        bodyBytesToCome >= InboundConnection.sizeReadWithHead || parser?.incomingBody != nil
-    }
-
-    /// Whether there is nothing of a large body to read or it has been let in; false when it has to wait.
-    private func mayReadBody() -> Bool {
-        guard isInLargeBody else { return true }
-        isInWindow = server.bodies.enter(self, bodyBytesToCome)
-        if !isInWindow { wait() }
-        return isInWindow
-    }
-
-    private func wait() {
-        isWaiting = true
+    private func stopWatching() {
         if isWatched { readEvent?.stop() }
         isWatched = false
     }
 
-    /// Sees to it that what has come can be parsed; false when it has to wait.
-    private func hasParser() -> Bool {
-        guard parser == nil else { return true }
-        parser = server.parsers.lend(to: self)
-        guard parser == nil else { return true }
-        enter(.head)
-        wait()
-        return false
-    }
+    // MARK: Reading
 
-    /// There is a parser for what has come; evhttp is on no stack.
-    func goOn(with parser: RequestParser) {
-        self.parser = parser
-        isWaiting = false
-        phase = .idle
-        readOn()
-        if request == nil { watch() }
-    }
-
-    /// There is room for its body.
-    func readBody() {
-        isWaiting = false
-        isInWindow = true
-        // The time that it had to wait for others is not the client's.
-        phaseStart = server.loop.now
-        readable()
-        if request == nil { watch() }
-    }
-
-    /// Between two requests the parser can be of use to others.
-    private func returnParser() {
-        guard let parser, phase == .idle, readAhead.count == 0, !parser.isParsing else { return }
-        self.parser = nil
-        server.parsers.takeBack(parser)
-    }
-
-    private func received(_ bytes: UnsafeRawBufferPointer) {
+    private func readable() {
         switch phase {
-        case .outstanding, .writing: keep(bytes)
-        case .lingering: break
+        case .lingering: discard()
+        case .body: readBody()
+        default: readMore()
+        }
+        returnParser()
+    }
+
+    private func readMore() {
+        // Of a client that goes on sending there would be no last request; and what it sends takes memory.
+        if readAhead.count > 0, server.isDraining || server.memory.isScarce { return pauseReading() }
+        let limit = readLimit
+        let count = recv(descriptor, server.scratch.baseAddress, limit, 0)
+        guard count > 0 else { return receivedNothing(count) }
+        received(UnsafeRawBufferPointer(rebasing: server.scratch[..<count]))
+        if phase == .body, count == limit { readBody() }
+        sendOwedContinue()
+    }
+
+    /// How many bytes to read at once: with a head little of a large body, which is itself read to where it stays.
+    private var readLimit: Int {
+        hadLargeBody && phase.rawValue < Phase.body.rawValue || server.memory.isScarce
+            ? InboundConnection.headSize : InboundConnection.sizeReadWithHead
+    }
+
+    /// Takes a recv(2) that has got nothing: there is nothing, or the client has come to its end.
+    func receivedNothing(_ count: Int) {
+        if count < 0, errno == EAGAIN || errno == EINTR { return }
+        guard count == 0, !isHalfClosed, phase == .outstanding || phase == .writing || readAhead.count > 0 else {
+            return abort()
+        }
+        // What it has asked for it gets, unless it has closed the other half too.
+        isHalfClosed = true
+        stopWatching()
+        if phase == .outstanding { sendStart() }
+    }
+
+    func received(_ bytes: UnsafeRawBufferPointer) {
+        switch phase {
         // What has come before them is first.
+        case .outstanding, .writing: keep(bytes)
         case .idle where readAhead.count > 0: keep(bytes)
-        case .idle, .head, .body: if hasParser() { pass(bytes) } else { keep(bytes) }
+        case .idle, .head, .body: pass(bytes)
+        case .lingering: break
         }
     }
 
-    /// Shows the bytes to the Gate and then to evhttp, request by request, as long as none is outstanding.
+    /// Takes what has come, up to the end of a request. One that is answered at once is the last one in this turn, so that many
+    /// sent together hold nobody up.
     private func pass(_ bytes: UnsafeRawBufferPointer) {
         var rest = bytes
-        while !rest.isEmpty, descriptor >= 0, phase.rawValue < Phase.outstanding.rawValue, let parser {
-            // A reload changes the limits of the next request.
-            if parser.gate.isBetweenRequests { parser.gate.limits = server.limits.gate }
-            let reading = parser.gate.read(rest)
-            if let refusal = reading.refusal {
-                stopListening()
-                server.atTurnEnd(.refuse(self, refusal))
-                return
-            }
-            enter(parser.gate.isBetweenRequests ? .idle : parser.gate.isInBody ? .body : .head)
-            parser.parse(UnsafeRawBufferPointer(rebasing: rest[..<reading.count]))
-            if descriptor >= 0, !parser.sendOutput(to: descriptor) { server.atTurnEnd(.close(self)) }
-            rest = UnsafeRawBufferPointer(rebasing: rest[reading.count...])
+        isAnswered = false
+        while !rest.isEmpty, descriptor >= 0, !isAnswered, phase.rawValue < Phase.outstanding.rawValue, wait == .nothing
+        {
+            let taken = if let partial { take(rest, for: partial) } else { takeRequest(rest) }
+            rest = UnsafeRawBufferPointer(rebasing: rest[taken...])
         }
-        if descriptor >= 0 { keep(rest) }
+        guard descriptor >= 0, phase != .lingering else { return }
+        keep(rest)
+        if isAnswered, !rest.isEmpty { server.atTurnEnd(.readOn(self)) }
+    }
+
+    /// Takes what has come of the next request; returns how many bytes that is.
+    private func takeRequest(_ bytes: UnsafeRawBufferPointer) -> Int {
+        // A reload changes the limits of the next request.
+        server.gate.begin(server.limits.gate, emptyLines: emptyLines)
+        switch server.gate.read(bytes) {
+        case .refused(let refusal):
+            refuse(refusal)
+            return 0
+        case .unfinished where server.gate.isBeforeRequest:
+            emptyLines = server.gate.emptyLines
+            return bytes.count
+        case .unfinished:
+            beginPartial(bytes)
+            enter(.head)
+            server.memory.countHead(bytes.count)
+            return bytes.count
+        case .whole:
+            return takeWhole(bytes, server.gate.head)
+        }
+    }
+
+    /// Hands a request over that has come in one piece, as nearly all do.
+    private func takeWhole(_ bytes: UnsafeRawBufferPointer, _ head: RequestHead) -> Int {
+        let end = head.byteCount + max(0, head.contentLength)
+        let cost = end + head.headerCount * InboundConnection.headerCost
+        guard !head.isChunked, end <= bytes.count, cost < InboundConnection.smallCost,
+            let parser = server.parsers.lend(to: self)
+        else {
+            headIsWhole(beginPartial(UnsafeRawBufferPointer(rebasing: bytes[..<head.byteCount])))
+            return head.byteCount
+        }
+        server.memory.take(cost)
+        charge = cost
+        emptyLines = 0
+        self.parser = parser
+        parser.parse(bytes, head, body: UnsafeRawBufferPointer(rebasing: bytes[head.byteCount..<end]))
+        checkParsed(parser)
+        return end
+    }
+
+    /// evhttp takes what the Gate has passed; should it not, the client still gets an answer of shardd's.
+    func checkParsed(_ parser: RequestParser) {
+        guard self.parser === parser, request == nil else { return }
+        if parser.isReusable { returnParser() } else { refuse(Refusal(400, "bad request")) }
+    }
+
+    @discardableResult
+    private func beginPartial(_ bytes: UnsafeRawBufferPointer) -> PartialRequest {
+        let partial = PartialRequest(server.gate, bytes, now: server.loop.now)
+        self.partial = partial
+        return partial
     }
 
     /// Keeps what belongs to the requests after the outstanding one; a client that sends too much of it has to wait.
     private func keep(_ bytes: UnsafeRawBufferPointer) {
         guard !bytes.isEmpty else { return }
         readAhead.append(bytes)
-        guard readAhead.count >= HTTPServer.readAheadLimit, !isReadingPaused else { return }
+        server.memory.take(bytes.count)
+        if readAhead.count >= HTTPServer.readAheadLimit { pauseReading() }
+    }
+
+    /// Leaves what the client sends in its socket until the next request's turn comes.
+    private func pauseReading() {
         isReadingPaused = true
-        readEvent?.stop()
+        stopWatching()
     }
 
     /// Goes on with what was kept; evhttp is on no stack.
     func readOn() {
-        guard descriptor >= 0, phase == .idle, hasParser() else { return }
+        guard descriptor >= 0, phase.rawValue < Phase.outstanding.rawValue, wait == .nothing else { return }
         var kept = ByteBuffer(capacity: 0)
         swap(&kept, &readAhead)
+        server.memory.giveBack(kept.count)
         pass(kept.readable)
-        returnParser()
-        if descriptor >= 0, isReadingPaused, readAhead.count < HTTPServer.readAheadLimit {
-            isReadingPaused = false
-            readEvent?.start()
-        }
+        goOnReading()
     }
 
-    private func enter(_ next: Phase) {
+    /// Reads on after what has been kept, or has had to wait.
+    func goOnReading() {
+        guard descriptor >= 0 else { return }
+        returnParser()
+        // What was kept comes first.
+        if readAhead.count > 0, phase.rawValue < Phase.outstanding.rawValue, wait == .nothing {
+            return server.atTurnEnd(.readOn(self))
+        }
+        if isHalfClosed, phase.rawValue < Phase.outstanding.rawValue, wait == .nothing { return abort() }
+        sendOwedContinue()
+        if readAhead.count < HTTPServer.readAheadLimit { isReadingPaused = false }
+        watch()
+    }
+
+    /// What it has sent after its last request is of no interest.
+    func forgetReadAhead() {
+        server.memory.giveBack(readAhead.count)
+        readAhead.reset(keeping: 64)
+        isReadingPaused = false
+    }
+
+    func enter(_ next: Phase) {
         guard next != phase else { return }
         phase = next
         phaseStart = server.loop.now
+    }
+
+    // MARK: Waiting
+
+    var isWaiting: Bool { wait != .nothing }
+
+    /// Reads nothing until what it waits for is there.
+    func wait(for wait: Wait) {
+        self.wait = wait
+        waitTicket &+= 1
+        stopWatching()
+    }
+
+    /// Waits no more; the time that it had to wait for others is not the client's.
+    func endWait() {
+        guard wait != .nothing else { return }
+        wait = .nothing
+        waitTicket &+= 1
+        phaseStart = server.loop.now
+        partial?.restartProgress(at: phaseStart)
+    }
+
+    /// Between two requests the parser can be of use to others.
+    private func returnParser() {
+        guard let parser, request == nil, !parser.isParsing else { return }
+        self.parser = nil
+        if parser.isReusable { server.parsers.takeBack(parser) } else { parser.free() }
     }
 
     // MARK: The request and its reply
 
     /// evhttp has read a whole request.
     func requestArrived(_ request: UnsafeMutablePointer<evhttp_request>) {
+        guard let parser else { preconditionFailure("a request without a parser") }
         self.request = request
         hadLargeBody = isInWindow
         enter(.outstanding)
-        let (isLast, nameHeaders) = readConnectionHeaders()
-        closesAfterReply = isLast
-        isLastOfClient = isLast
-        hasConnectionHeaders = nameHeaders
+        isLastOfClient = parser.head.isLast
+        closesAfterReply = isLastOfClient
     }
 
     /// Does what comes before an answer, of which `server.reply` has the status line and headers. The connection ends with it
-    /// where the server wants it back and no request waits behind this one.
+    /// where the server, or the client, wants it to and no request waits behind this one.
     func prepareReply() {
-        guard server.isAttentive || server.isFull else { return }
-        if server.isDraining || server.isFull, readAhead.count == 0 { closesAfterReply = true }
+        guard server.isAttentive || server.isFull || isHalfClosed else { return }
+        if server.isDraining || server.isFull || isHalfClosed,
+            readAhead.count == 0 || server.isDraining && !hasWholeRequest(readAhead.readable)
+        {
+            closesAfterReply = true
+        }
         server.onAnswer?(self, statusOfReply)
     }
 
@@ -267,24 +344,33 @@ final class InboundConnection {
     /// How long the outstanding request has waited for its answer.
     var waitingTime: TimeSpan { server.loop.now.since(phaseStart) }
 
-    /// Whether it may be closed to make room: it is between two requests, or has never sent any. The first request of a
-    /// new connection may be on its way, and no client would send it again.
-    var isDispensable: Bool {
-        phase == .idle && (hasReplied || server.loop.now.since(phaseStart) >= server.limits.headerTimeout)
-    }
-
-    /// Sends a whole response; `bytes` is a head with the right framing, and a body.
+    /// Sends a whole response; `bytes` is a head with the right framing, and a body, or what comes before a page.
     ///
     /// In the usual case one `send` takes it all, and evhttp's own reply with its events is not needed.
-    func reply(_ bytes: UnsafeRawBufferPointer) {
+    func reply(_ bytes: UnsafeRawBufferPointer, page: PageRest? = nil) {
         guard let request else { preconditionFailure("a reply without a request") }
         owner = nil
+        let bytes = hasSentStart ? withoutStart(bytes) : bytes
         // The end of the connection, which follows at once, then takes the answer along in its own packet.
-        let flags = isLastOfClient ? Int32(MSG_NOSIGNAL) | Int32(MSG_MORE) : Int32(MSG_NOSIGNAL)
+        let closesAtOnce = isLastOfClient && readAhead.count == 0 && page == nil && shardd_unread(descriptor) == 0
+        let flags = closesAtOnce || page != nil ? Int32(MSG_NOSIGNAL) | Int32(MSG_MORE) : Int32(MSG_NOSIGNAL)
         let sent = max(0, send(descriptor, bytes.baseAddress, bytes.count, flags))
-        if sent == bytes.count { return finish(request) }
+        if sent == bytes.count, page == nil { return finish(request, closesAtOnce: closesAtOnce) }
         enter(.writing)
-        unsent.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        unsent.fill(UnsafeRawBufferPointer(rebasing: bytes[sent...]), page)
+        writable()
+    }
+
+    private func writable() {
+        guard let request, phase == .writing else { return }
+        switch unsent.send(to: descriptor) {
+        case .all: finish(request, closesAtOnce: false)
+        case .notReady: waitToWrite()
+        case .failed: server.atTurnEnd(.close(self))
+        }
+    }
+
+    private func waitToWrite() {
         if writeEvent == nil {
             writeEvent = DescriptorEvent(loop: server.loop, descriptor: descriptor, interest: .write) {
                 [unowned self] _ in writable()
@@ -293,66 +379,47 @@ final class InboundConnection {
         writeEvent?.start()
     }
 
-    private func writable() {
-        guard let request, phase == .writing else { return }
-        let bytes = unsent.readable
-        let sent = send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
-        if sent > 0 { unsent.consume(sent) }
-        if unsent.count == 0 {
-            unsent = ByteBuffer(capacity: 0)
-            finish(request)
-        } else if sent < 0, errno != EAGAIN, errno != EINTR {
-            abort()
-        } else {
-            writeEvent?.start()
-        }
-    }
-
     /// Gives the answered request back.
-    private func finish(_ request: UnsafeMutablePointer<evhttp_request>) {
-        leaveWindow()
+    private func finish(_ request: UnsafeMutablePointer<evhttp_request>, closesAtOnce: Bool) {
+        leaveRequest()
         hasReplied = true
+        isAnswered = true
+        hasSentStart = false
         if parser?.isEmpty == false {
             // evhttp has read the request otherwise than the Gate, and neither can be trusted with the next one.
-            stopListening()
+            enter(.lingering)
             return server.atTurnEnd(.close(self))
         }
         self.request = nil
         phase = .idle
         phaseStart = server.loop.now
         parser?.complete(request)
-        if closesAfterReply { return abort() }
-        if readAhead.count > 0 { server.atTurnEnd(.readOn(self)) }
+        if closesAfterReply { return closesAtOnce ? abort() : linger() }
+        if readAhead.count > 0 || isHalfClosed { server.atTurnEnd(.readOn(self)) }
         returnParser()
         watch()
     }
 
+    /// Takes no memory or room any more.
+    func leaveRequest() {
+        if isInWindow { server.bodies.leave(self) }
+        isInWindow = false
+        server.memory.giveBack(charge)
+        charge = 0
+        server.memory.leave(self)
+    }
+
     /// So much is read of a body, about, before it is known for a large one, of which as much is still to come; and no more of
-    /// that before others have passed. What evbuffer keeps with it makes 32 kB of it.
+    /// that before others have passed. What malloc keeps with it makes 32 kB of it.
     static let sizeReadWithHead = 32768 - 64
     /// What a head takes, about.
     private static let headSize = 4096 - 64
+    /// What evhttp takes for a header, about, beside the bytes that it comes in.
+    static let headerCost = 160
+    /// What takes less need not wait for memory.
+    static let smallCost = 49152
 
     // MARK: The end
-
-    /// Takes no more notice of what the client sends.
-    func stopListening() {
-        stopWaiting()
-        phase = .lingering
-        phaseStart = server.loop.now
-    }
-
-    private func stopWaiting() {
-        leaveWindow()
-        guard isWaiting else { return }
-        isWaiting = false
-        if phase == .body { server.bodies.cancel(self) } else { server.parsers.cancel(self) }
-    }
-
-    private func leaveWindow() {
-        if isInWindow { server.bodies.leave(self) }
-        isInWindow = false
-    }
 
     /// Ends the connection at once, whatever it is doing.
     func abort() {
@@ -378,10 +445,14 @@ final class InboundConnection {
 
     private func ended() {
         guard descriptor >= 0 else { return }
-        if isWatched { readEvent?.stop() }
-        isWatched = false
-        if unsent.count > 0 { writeEvent?.stop() }
-        stopWaiting()
+        stopWatching()
+        if phase == .writing { writeEvent?.stop() }
+        unsent.clear()
+        resetEvent = nil
+        endWait()
+        leaveRequest()
+        dropPartial()
+        forgetReadAhead()
         close(descriptor)
         if server.isAttentive, phase == .outstanding, request != nil { server.onAnswer?(self, nil) }
         let owner = self.owner

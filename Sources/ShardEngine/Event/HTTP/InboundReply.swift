@@ -1,5 +1,5 @@
-// Answers of shardd's own, and how a connection ends that is not ended by evhttp: refusals, time limits, lingering.
-// HTTPServer calls these from the end of a turn, where evhttp is on no stack.
+// Answers of shardd's own, put together here and sent by InboundConnection. Ingress and the admin endpoints call these; a
+// shard's answers are put together by Upstream.
 import CEvent
 import Glibc
 
@@ -24,8 +24,22 @@ extension InboundConnection {
         sendReply(body: method == .head ? UnsafeRawBufferPointer(rebasing: body[..<0]) : body)
     }
 
+    /// Answers the outstanding request with a document that many answers share, and that is not copied for each.
+    func reply(status: Int, contentType: StaticString, headers: [ReplyHeader], page: [UInt8]) {
+        server.reply.reset(keeping: HTTPServer.replyBufferSize)
+        writeHead(status: status, contentType: contentType, headers: headers, bodyCount: page.count)
+        endHead()
+        reply(server.reply.readable, page: method == .head || page.isEmpty ? nil : PageRest(bytes: page))
+    }
+
     /// Completes the response that `server.reply` has a status line and headers of, and sends it.
     func sendReply(body: UnsafeRawBufferPointer) {
+        endHead()
+        server.reply.append(body)
+        reply(server.reply.readable)
+    }
+
+    private func endHead() {
         prepareReply()
         if closesAfterReply {
             server.reply.append("Connection: close\r\n")
@@ -33,8 +47,6 @@ extension InboundConnection {
             server.reply.append("Connection: keep-alive\r\n")
         }
         server.reply.append("\r\n")
-        server.reply.append(body)
-        reply(server.reply.readable)
     }
 
     /// Answers the outstanding request with one line of text.
@@ -64,12 +76,8 @@ extension InboundConnection {
         server.reply.append("\r\n")
     }
 
-    /// Answers what is not a request, or has taken too long to become one, and ends the connection.
-    ///
-    /// The connection stays for a while, unread, so that the client sees the answer and not a reset.
-    func refuse(_ refusal: Refusal) {
-        guard descriptor >= 0, request == nil else { return }
-        server.onRefusal(refusal)
+    /// Puts the answer to what is not a request together.
+    func writeRefusal(_ refusal: Refusal) {
         server.reply.reset(keeping: HTTPServer.replyBufferSize)
         let headers =
             switch refusal.status {
@@ -86,29 +94,5 @@ extension InboundConnection {
         server.reply.append("Connection: close\r\n\r\n")
         server.reply.append(refusal.message)
         server.reply.append("\n")
-        let bytes = server.reply.readable
-        _ = send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
-        shutdown(descriptor, Int32(SHUT_WR))
-        stopListening()
-        letGoOfParser()
-    }
-
-    /// Ends the connection, or what it is waiting for, when that has taken too long.
-    func enforceTimeLimit(at now: MonotonicTime) {
-        let limits = server.limits
-        let elapsed = now.since(phaseStart)
-        switch phase {
-        case .idle where elapsed >= limits.idleTimeout, .writing where elapsed >= limits.bodyTimeout,
-            .lingering where elapsed >= HTTPServer.lingeringTime:
-            abort()
-        case .head where elapsed >= limits.headerTimeout && isWaiting:
-            refuse(Refusal(503, "too many requests at a time"))
-        case .head where elapsed >= limits.headerTimeout:
-            refuse(Refusal(408, "the request's headers took too long"))
-        case .body where elapsed >= limits.bodyTimeout && !isWaiting:
-            refuse(Refusal(408, "the request's body took too long"))
-        default:
-            break
-        }
     }
 }

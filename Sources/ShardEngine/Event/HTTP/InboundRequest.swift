@@ -1,4 +1,4 @@
-// Reading the outstanding request of an inbound connection, and what evhttp will do with the connection after it.
+// Reading the outstanding request of an inbound connection: what the Gate has found in it, and the headers, which evhttp has.
 // PushHandler and the admin endpoints look at requests through these; pipelines copy them out.
 import CEvent
 import Glibc
@@ -20,38 +20,28 @@ extension InboundConnection {
         return request
     }
 
-    /// The request's method.
-    var method: Method {
-        switch outstanding.pointee.type {
-        case EVHTTP_REQ_PUT: .put
-        case EVHTTP_REQ_POST: .post
-        case EVHTTP_REQ_DELETE: .delete
-        case EVHTTP_REQ_HEAD: .head
-        case EVHTTP_REQ_OPTIONS: .options
-        case EVHTTP_REQ_PATCH: .patch
-        case EVHTTP_REQ_TRACE: .trace
-        default: .get
-        }
+    private var lent: RequestParser {
+        guard let parser else { preconditionFailure("no request is outstanding") }
+        return parser
     }
+
+    /// The request's method.
+    var method: Method { lent.head.method }
 
     /// Path and query as the client sent them; of an absolute-form target, what follows the authority.
-    var target: UnsafeRawBufferPointer {
-        let whole = UnsafeRawBufferPointer(start: outstanding.pointee.uri, count: strlen(outstanding.pointee.uri))
-        return isProxyRequest ? withoutAuthority(whole) : whole
-    }
+    var target: UnsafeRawBufferPointer { lent.target }
+
+    /// Host and port of an absolute-form target, which take the place of the Host header; else empty.
+    var authority: UnsafeRawBufferPointer { lent.authority }
+
+    /// The body; it stays where it is until the answer.
+    var body: UnsafeRawBufferPointer { lent.body }
 
     /// The body's length in bytes.
-    var bodyCount: Int { evbuffer_get_length(outstanding.pointee.input_buffer) }
+    var bodyCount: Int { body.count }
 
-    /// Copies the body out; it stays where it is.
-    func copyBody(to target: UnsafeMutableRawPointer, count: Int) {
-        evbuffer_copyout(outstanding.pointee.input_buffer, target, count)
-    }
-
-    /// Takes the body out of the request.
-    func takeBody() -> BodyBuffer {
-        BodyBuffer(taking: outstanding.pointee.input_buffer)
-    }
+    /// The body as an object that may outlive the request, where it is large or did not come in one piece.
+    var bodyBuffer: BodyBuffer? { lent.bodyBuffer }
 
     /// Calls `body` with each header, in the order in which they came.
     @inline(__always)
@@ -63,49 +53,36 @@ extension InboundConnection {
         }
     }
 
-    /// Whether a Connection header names this header, which then must not be passed on.
-    func connectionNames(_ name: UnsafeRawBufferPointer) -> Bool {
-        var isNamed = false
+    /// Whether the client takes gzip (RFC 9110, section 12.5.3).
+    var acceptsGzip: Bool {
+        var accepts: Bool?
+        var acceptsAny = false
         forEachHeader { header in
-            if equalsIgnoringCase(header.name, "connection"), containsToken(header.value, name) { isNamed = true }
+            guard header.name.count == 15, equalsIgnoringCase(header.name, "accept-encoding") else { return }
+            forEachToken(of: header.value) { element in
+                let end = element.firstIndex { $0 == 0x3B || $0 == 0x20 || $0 == 0x09 } ?? element.endIndex
+                let coding = UnsafeRawBufferPointer(rebasing: element[..<end])
+                // A weight of zero is all zeros: q=0, q=0.0, q=0.000.
+                let weight = element[end...].drop { $0 != 0x3D }.dropFirst()
+                let isWanted = weight.isEmpty || !weight.allSatisfy { $0 == 0x30 || $0 == 0x2E || $0 == 0x20 }
+                if equalsIgnoringCase(coding, "gzip") || equalsIgnoringCase(coding, "x-gzip") { accepts = isWanted }
+                if equalsIgnoringCase(coding, "*") { acceptsAny = isWanted }
+            }
         }
-        return isNamed
+        return accepts ?? acceptsAny
+    }
+
+    /// The headers that Connection names, which must not be passed on; nil for none.
+    var connectionOptions: Set<HeaderName>? {
+        guard lent.head.namesHeaders else { return nil }
+        var options = Set<HeaderName>()
+        forEachHeader { header in
+            guard header.name.count == 10, equalsIgnoringCase(header.name, "connection") else { return }
+            forEachToken(of: header.value) { options.insert(HeaderName($0)) }
+        }
+        return options
     }
 
     /// Whether the response has to tell the client, of HTTP/1.0, that the connection stays.
-    var announcesKeepAlive: Bool { !closesAfterReply && !isHTTP11(outstanding) }
-
-    /// Whether the target names a scheme and host, as requests to a proxy do.
-    private var isProxyRequest: Bool { outstanding.pointee.uri[0] != 0x2F }
-
-    /// What the client says of the connection: whether, by its wish or by the version it speaks, it ends with this
-    /// request, and whether headers are named that belong to it.
-    func readConnectionHeaders() -> (isLast: Bool, nameHeaders: Bool) {
-        var isLast = !isHTTP11(outstanding)
-        var asksForClose = false
-        var nameHeaders = false
-        forEachHeader { header in
-            guard header.name.count == 10, equalsIgnoringCase(header.name, "connection") else { return }
-            forEachToken(of: header.value) { token in
-                if equalsIgnoringCase(token, "close") {
-                    asksForClose = true
-                } else if equalsIgnoringCase(token, "keep-alive") {
-                    isLast = false
-                } else {
-                    nameHeaders = true
-                }
-            }
-        }
-        return (isLast || asksForClose, nameHeaders)
-    }
-
-    private func isHTTP11(_ request: UnsafeMutablePointer<evhttp_request>) -> Bool {
-        request.pointee.major > 1 || request.pointee.major == 1 && request.pointee.minor >= 1
-    }
-
-    private func withoutAuthority(_ target: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
-        guard let colon = target.firstIndex(of: 0x3A), target.count > colon + 3 else { return target }
-        let path = target[(colon + 3)...].firstIndex(of: 0x2F) ?? target.endIndex
-        return UnsafeRawBufferPointer(rebasing: target[path...])
-    }
+    var announcesKeepAlive: Bool { !closesAfterReply && !lent.head.isHTTP11 }
 }

@@ -1,10 +1,9 @@
 // The parsers of a server: evhttp, which makes them, and those that wait for a request.
 //
 // evhttp makes one for every socket that it accepts, and in no other way. So it accepts sockets that lead nowhere, from a
-// listener that this pool connects to; clients' sockets it never sees. A client that finds no parser waits: for the turn
-// that it takes to make one, or, at the limit, for one to be given back.
+// listener that this pool connects to; clients' sockets it never sees. A client whose request is whole and that finds no parser
+// waits: for the turn that it takes to make one, or, at the limit, for one to be given back.
 import CEvent
-import DequeModule
 import Glibc
 
 /// Makes parsers and lends them; loop-confined.
@@ -28,7 +27,7 @@ final class ParserPool {
     /// Connections to the listener that evhttp has yet to accept.
     private var pendingCount = 0
     /// Clients with a request and no parser.
-    private var waiting = Deque<InboundConnection>()
+    private var waiting = WaitingLine()
 
     /// - Parameter onRequest: is called with each request that evhttp has read as a whole, and whose it is.
     init(
@@ -92,27 +91,25 @@ final class ParserPool {
 
     // MARK: Lending
 
-    /// A parser for a client's next request; nil when there is none: then the client goes on once there is.
+    /// A parser for a client's whole request; nil when there is none, or others wait for one.
     func lend(to client: InboundConnection) -> RequestParser? {
-        guard waiting.isEmpty, let parser = spares.popLast() else {
-            waiting.append(client)
-            return nil
-        }
+        guard waiting.count == 0 || waiting.isEmpty, let parser = spares.popLast() else { return nil }
         leastSpares = min(leastSpares, spares.count)
         parser.client = client
         return parser
     }
 
+    /// The client goes on once there is a parser for it.
+    func waitFor(_ client: InboundConnection) {
+        client.wait(for: .parser)
+        waiting.append(client)
+    }
+
     /// The client needs it no more.
     func takeBack(_ parser: RequestParser) {
         parser.client = nil
-        if !parser.gate.isBetweenRequests { parser.gate = Gate(limits: parser.gate.limits) }
+        if spares.count >= ParserPool.keptAsTheyAre { parser.shrink() }
         spares.append(parser)
-    }
-
-    /// The client waits no more.
-    func cancel(_ client: InboundConnection) {
-        waiting.removeAll { $0 === client }
     }
 
     /// evhttp has closed it.
@@ -123,13 +120,14 @@ final class ParserPool {
     /// Lets clients go on that have waited, and makes more for those that still have to; evhttp is on no stack.
     func endTurn() {
         adoptNewcomers()
-        while !waiting.isEmpty, let parser = spares.popLast() {
-            let client = waiting.removeFirst()
-            parser.client = client
-            client.goOn(with: parser)
+        while !spares.isEmpty, waiting.count > 0, let next = waiting.first {
+            waiting.removeFirst()
+            let parser = spares.removeLast()
+            parser.client = next.connection
+            next.connection.goOn(with: parser)
         }
         leastSpares = min(leastSpares, spares.count)
-        if !waiting.isEmpty { make(max(ParserPool.leastMade, waiting.count)) }
+        if waiting.count > 0 { make(max(ParserPool.leastMade, waiting.count)) }
     }
 
     // MARK: Making and freeing
@@ -180,8 +178,6 @@ final class ParserPool {
     private func dispatch(_ request: UnsafeMutablePointer<evhttp_request>) {
         // Where nobody is reading, somebody else has found the listener, and evhttp has read what came from there.
         guard let parser = parsing, let client = parser.client else { return evhttp_send_error(request, 503, nil) }
-        // evhttp must not find an end where the Gate has found none.
-        guard parser.gate.isBetweenRequests else { return evhttp_send_error(request, 400, nil) }
         onRequest(client, request)
     }
 
@@ -204,4 +200,6 @@ final class ParserPool {
 
     private static let backlog: Int32 = 64
     private static let leastMade = 4
+    /// So many keep the memory that their last request has needed: the next ones are likely to be alike.
+    private static let keptAsTheyAre = 64
 }

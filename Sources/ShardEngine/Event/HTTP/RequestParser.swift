@@ -1,25 +1,29 @@
-// evhttp's part of a connection, which parses requests. There is one for each request that is under way, not for each
-// client: a connection borrows one from the pool with the first bytes of a request, and gives it back with the answer.
+// evhttp's part of a request: it parses the headers. There is one for each request that waits for its answer, not for each
+// client: a connection borrows one from the pool with a whole request, and gives it back with the answer.
 //
 // evhttp owns its connection, the request, and the socket that it knows the connection by, which leads nowhere (see
-// ParserPool). It is given, through its bufferevent, the bytes of one request at a time, after the Gate has passed them;
-// the bufferevent itself has no descriptor. Nothing may touch a request after `complete`.
+// ParserPool). It is given the headers below a request line that is always the same: the Gate alone decides what the target
+// is, and how long the body, which stays here. Nothing may touch a request after `complete`.
 import CEvent
 import Glibc
 
-/// A parser of requests; confined to the loop of its server.
+/// A parser of headers, and what else there is of their request; confined to the loop of its server.
 final class RequestParser {
-    /// What has come of the present request; its limits are set as the request begins.
-    var gate = Gate(limits: Gate.Limits(headerBytes: 0, bodyBytes: 0))
     /// Whom it is lent to; its connection has it, so that it lives as long.
     unowned(unsafe) var client: InboundConnection?
+    /// What the Gate has found.
+    private(set) var head = RequestHead()
     private unowned(unsafe) let pool: ParserPool
     private let bufferevent: OpaquePointer
     /// evhttp's; nil before this object is adopted and after evhttp has closed it.
     private var connection: OpaquePointer?
     private var isBetweenRequests = true
-    /// What has come of a large body.
-    private(set) var incomingBody: IncomingBody?
+    /// The target, its authority, and the body of a small request.
+    private var text = ByteBuffer(capacity: 256)
+    private var targetCount = 0
+    private var authorityCount = 0
+    /// The body of one that is large or did not come in one piece.
+    private var buffer: BodyBuffer?
 
     init(pool: ParserPool, base: OpaquePointer?) {
         self.pool = pool
@@ -56,71 +60,79 @@ final class RequestParser {
     /// Whether another client can have it.
     var isReusable: Bool { connection != nil && isBetweenRequests && isEmpty }
 
-    /// Whether evhttp has read all that it was given, and said nothing that was not sent.
+    /// Whether evhttp has read all that it was given, and said nothing of its own.
     var isEmpty: Bool {
         evbuffer_get_length(bufferevent_get_input(bufferevent)) == 0
             && evbuffer_get_length(bufferevent_get_output(bufferevent)) == 0
     }
 
-    /// Has evhttp read some bytes of a request; with the last ones it hands the request over, before this returns.
-    func parse(_ bytes: UnsafeRawBufferPointer) {
-        evbuffer_add(bufferevent_get_input(bufferevent), bytes.baseAddress, bytes.count)
-        parseInput()
-    }
-
-    private func parseInput() {
+    /// Takes a whole request; evhttp hands it over before this returns.
+    ///
+    /// - Parameters:
+    ///   - bytes: the head, and perhaps more.
+    ///   - body: the body, unless `buffer` has it.
+    func parse(
+        _ bytes: UnsafeRawBufferPointer,
+        _ head: RequestHead,
+        body: UnsafeRawBufferPointer,
+        buffer: BodyBuffer? = nil
+    ) {
+        self.head = head
+        self.buffer = buffer
+        text.reset(keeping: RequestParser.mostTextKept)
+        // An empty path is the root (RFC 9112, section 3.2.1).
+        if head.target.start == head.target.end || bytes[head.target.start] != 0x2F { text.append(byte: 0x2F) }
+        text.append(UnsafeRawBufferPointer(rebasing: bytes[head.target.start..<head.target.end]))
+        targetCount = text.count
+        authorityCount = head.authority.end - head.authority.start
+        text.append(UnsafeRawBufferPointer(rebasing: bytes[head.authority.start..<head.authority.end]))
+        text.append(body)
+        let input = bufferevent_get_input(bufferevent)
+        let line = RequestParser.requestLine
+        let rest = UnsafeRawBufferPointer(rebasing: bytes[head.requestTargetEnd..<head.byteCount])
+        evbuffer_add(input, line.utf8Start, line.utf8CodeUnitCount)
+        evbuffer_add(input, rest.baseAddress, rest.count)
         isBetweenRequests = false
         pool.parsing = self
         defer { pool.parsing = nil }
         bufferevent_trigger(bufferevent, Int16(EV_READ), 0)
     }
 
-    /// How many bytes of the present body are to come, where its head has told; else 0.
-    var bodyBytesToCome: Int { gate.place == .sizedBody ? gate.bodyBytes : 0 }
-
-    /// Receives more of the rest of a body, all of which has to come this way; evhttp is given it when it is whole, and
-    /// hands the request over before this returns.
-    ///
-    /// - Returns: what recv(2) does; `limit` if there may be more.
-    func receiveBody(from descriptor: Int32, limit: Int) -> Int {
-        let rest = incomingBody ?? IncomingBody(byteCount: gate.bodyBytes)
-        incomingBody = rest
-        let count = rest.receive(from: descriptor, limit: limit)
-        guard count > 0 else { return count }
-        _ = gate.skipBody(upTo: count)
-        if rest.isWhole {
-            rest.give(to: bufferevent_get_input(bufferevent))
-            incomingBody = nil
-            parseInput()
-        }
-        return count
-    }
-
     /// Whether evhttp is reading bytes with it.
     var isParsing: Bool { pool.parsing === self }
 
-    /// Sends what evhttp has to say of its own: that the client may continue, or that a target is none.
-    ///
-    /// - Returns: false when the socket does not take it.
-    func sendOutput(to descriptor: Int32) -> Bool {
-        guard let output = bufferevent_get_output(bufferevent), evbuffer_get_length(output) > 0 else { return true }
-        let count = evbuffer_get_length(output)
-        guard send(descriptor, evbuffer_pullup(output, -1), count, Int32(MSG_NOSIGNAL)) == count else { return false }
-        evbuffer_drain(output, count)
-        bufferevent_trigger(bufferevent, Int16(EV_WRITE), 0)
-        return true
+    /// Path and query as the client sent them.
+    var target: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: text.readable[..<targetCount]) }
+
+    /// Host and port of an absolute-form target; else empty.
+    var authority: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: text.readable[targetCount..<(targetCount + authorityCount)])
     }
+
+    /// The body.
+    var body: UnsafeRawBufferPointer {
+        buffer?.bytes ?? UnsafeRawBufferPointer(rebasing: text.readable[(targetCount + authorityCount)...])
+    }
+
+    /// The body as an object of its own, where it is one.
+    var bodyBuffer: BodyBuffer? { buffer }
 
     /// Gives an answered request back to evhttp, which makes ready for the next one. Some requests are the last ones of a
     /// connection by evhttp's rules; it is to keep its own all the same.
     func complete(_ request: UnsafeMutablePointer<evhttp_request>) {
         isBetweenRequests = true
+        buffer = nil
         request.pointee.flags &= ~EVHTTP_PROXY_REQUEST
         request.pointee.major = 1
         request.pointee.minor = 1
         evhttp_clear_headers(request.pointee.input_headers)
         request.pointee.chunked = 0
         evhttp_send_reply_end(request)
+    }
+
+    /// Gives memory back that few requests need.
+    func shrink() {
+        text.reset(keeping: RequestParser.usualText)
     }
 
     /// Ends it, with the request that it may have; evhttp must be on no stack.
@@ -131,8 +143,13 @@ final class RequestParser {
     /// evhttp is closing its connection, and with it the request, if there is one.
     private func closed() {
         connection = nil
-        incomingBody = nil
+        buffer = nil
         pool.forget(self)
         client?.parserIsGone()
     }
+
+    /// What evhttp reads in place of method and target. Of a TRACE it expects no body, whatever the headers say.
+    private static var requestLine: StaticString { "TRACE /" }
+    private static let mostTextKept = 1 << 16
+    private static let usualText = 1024
 }

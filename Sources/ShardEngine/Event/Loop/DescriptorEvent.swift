@@ -9,8 +9,17 @@ final class DescriptorEvent {
         case read
         /// Writable, once for each `start()`.
         case write
+        /// Readable, or broken, but only when that is new: for a socket whose other side has sent all that it will send. No
+        /// other event may wait for the descriptor meanwhile.
+        case change
 
-        fileprivate var flags: Int16 { self == .read ? Int16(EV_READ | EV_PERSIST) : Int16(EV_WRITE) }
+        fileprivate var flags: Int16 {
+            switch self {
+            case .read: Int16(EV_READ | EV_PERSIST)
+            case .write: Int16(EV_WRITE)
+            case .change: Int16(EV_READ | EV_PERSIST | EV_ET)
+            }
+        }
     }
 
     private unowned(unsafe) let loop: EventLoop

@@ -13,6 +13,8 @@ public final class EventLoop {
     private var turnEndHooks: [() -> Void] = []
     private var parked: [() -> Void] = []
     private var isStopped = false
+    /// Whether the end of the last turn has left something for the next one.
+    private var isWorkLeft = false
     private var wakeUp: DescriptorEvent?
     /// How far apart turns begin, at least; zero: as soon as something is ready. To be set on the loop's thread.
     var turnPeriod = TimeSpan.zero {
@@ -52,8 +54,9 @@ public final class EventLoop {
     /// Waits until something is ready, and handles it; for those who drive the loop themselves.
     func turn() {
         if turnPeriod > .zero { rest() }
-        let result = event_base_loop(base, EVLOOP_ONCE)
+        let result = event_base_loop(base, isWorkLeft ? EVLOOP_ONCE | EVLOOP_NONBLOCK : EVLOOP_ONCE)
         precondition(result >= 0, "the event backend failed")
+        isWorkLeft = false
         endTurn()
     }
 
@@ -68,6 +71,11 @@ public final class EventLoop {
     /// Handles what is ready now; to be called from the end of a turn only.
     func poll() {
         event_base_loop(base, EVLOOP_NONBLOCK)
+    }
+
+    /// Begins the next turn without waiting for anything; to be called from the end of a turn.
+    func doNotWait() {
+        isWorkLeft = true
     }
 
     /// Ends `run()` after the present turn.
