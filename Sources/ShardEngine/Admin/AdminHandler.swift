@@ -20,6 +20,9 @@ final class AdminHandler {
     private unowned let server: any AdminDelegate
     private let forwarder: Forwarder
     private var mailbox: LoopMailbox { forwarder.loop.mailbox }
+    private let metrics = SharedPage()
+    private let ring = SharedPage()
+    private let targets = SharedPage()
 
     init(server: any AdminDelegate, forwarder: Forwarder) {
         self.server = server
@@ -32,10 +35,10 @@ final class AdminHandler {
         case "/":
             welcome(connection)
         case "/metrics":
-            read(connection) { status, snapshot, answer in
+            readPage(connection, metrics, "text/plain; version=0.0.4; charset=utf-8") { status, snapshot, fill in
                 var text = MetricsExposition(status, snapshot)
                 text.write()
-                answer(200, "text/plain; version=0.0.4; charset=utf-8", text.bytes)
+                fill(text.bytes)
             }
         case "/-/healthy":
             readLine(connection, 200, "shardd is healthy")
@@ -49,9 +52,9 @@ final class AdminHandler {
         case "/test/v1":
             readLine(connection, 200, "hello from shardd")
         case "/api/v1/ring":
-            readJSON(connection) { .ring($0, $1) }
+            readPage(connection, ring, "application/json") { APIDocument.ring($0, $1).withJSON($2) }
         case "/api/v1/sd":
-            readJSON(connection) { .serviceDiscovery($0, $1) }
+            readPage(connection, targets, "application/json") { APIDocument.serviceDiscovery($0, $1).withJSON($2) }
         case "/api/v1/locate":
             locate(connection, target)
         case "/-/reload":
@@ -115,6 +118,31 @@ final class AdminHandler {
         read(connection) { status, snapshot, answer in
             document(status, snapshot).withJSON { answer(200, "application/json", $0) }
         }
+    }
+
+    /// Answers with a document that many ask for, which `make` makes by what the server and all workers tell.
+    private func readPage(
+        _ connection: InboundConnection,
+        _ page: SharedPage,
+        _ contentType: StaticString,
+        _ make: @escaping (ServerStatus, WorkerSnapshot, (UnsafeRawBufferPointer) -> Void) -> Void
+    ) {
+        guard isRead(connection) else { return }
+        if page.isFresh(at: forwarder.loop.now) { return answer(connection, page, contentType) }
+        let pending = PendingAnswer(connection)
+        server.gather(for: mailbox) { [self] status, snapshot in
+            guard let connection = pending.connection else { return }
+            // Others may have waited for the same.
+            if !page.isFresh(at: forwarder.loop.now) {
+                make(status, snapshot) { page.fill($0, at: forwarder.loop.now) }
+            }
+            answer(connection, page, contentType)
+        }
+    }
+
+    private func answer(_ connection: InboundConnection, _ page: SharedPage, _ contentType: StaticString) {
+        forwarder.metrics.countAnswer(connection.method, 200, .zero)
+        page.answer(connection, contentType: contentType)
     }
 
     private func readLine(_ connection: InboundConnection, _ status: Int, _ line: String) {
