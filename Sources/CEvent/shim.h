@@ -17,6 +17,7 @@
 #include <event2/listener.h>
 #include <event2/util.h>
 #include <malloc.h>
+#include <poll.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -26,6 +27,9 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+
+/// What poll(2) says of a socket whose other side has closed it, or will send no more.
+enum { shardd_poll_end = 0x2000 /* POLLRDHUP, of _GNU_SOURCE alone */ | POLLHUP | POLLERR };
 
 /// A descriptor that other threads can make readable; -1 when there is none left.
 static inline int shardd_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }

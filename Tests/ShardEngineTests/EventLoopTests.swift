@@ -1,4 +1,5 @@
 // How turns follow one another.
+import Glibc
 import Testing
 
 @testable import ShardEngine
@@ -22,6 +23,26 @@ import Testing
         #expect(time(of: loop) >= .milliseconds(95))
         loop.turnPeriod = .zero
         #expect(time(of: loop) < .milliseconds(60))
+    }
+
+    @Test func aTurnThatComesLateIsKnown() {
+        let loop = EventLoop()
+        loop.watchForLateTurns()
+        var beat: ShardEngine.Timer?
+        beat = Timer(loop: loop) { beat?.schedule(after: .milliseconds(100)) }
+        beat?.schedule(after: .milliseconds(100))
+        var seen: [Bool] = []
+        loop.atTurnEnd { [unowned loop] in seen.append(loop.isTurnLate) }
+        // One that waits long for something to do is not late.
+        for _ in 0..<8 { loop.turn() }
+        usleep(600_000)
+        loop.turn()
+        loop.turn()
+        let timer = Timer(loop: loop) { usleep(600_000) }
+        timer.schedule(after: .zero)
+        loop.turn()
+        #expect(seen == [Bool](repeating: false, count: 8) + [true, false, true])
+        beat = nil
     }
 
     @Test func whatComesAfterAPauseDoesNotWait() {

@@ -7,7 +7,7 @@ import Testing
 @Suite struct StaticDiscoveryTests {
     /// With an interval shorter than a round takes, the last servers must have their turn all the same.
     @Test func probesAFewAtATimeAndEveryServerInTurn() {
-        let shards = (0..<100).map { _ in ScriptedShard { _, _ in .answerLater(50) } }
+        let shards = (0..<100).map { _ in ScriptedShard(health: .answerLater(50)) { _, _ in .answer } }
         defer { shards.forEach { $0.stop() } }
         var configuration = Configuration()
         configuration.servers = shards.map(\.address).sorted()
@@ -23,12 +23,12 @@ import Testing
         discovery.start()
         var watch: ShardEngine.Timer?
         watch = Timer(loop: loop) {
-            let isOver = shards.allSatisfy { !$0.requests.isEmpty } || MonotonicTime.now().since(start) > .seconds(10)
+            let isOver = shards.allSatisfy { $0.healthChecks > 0 } || MonotonicTime.now().since(start) > .seconds(10)
             if isOver { loop.stop() } else { watch?.schedule(after: .milliseconds(5)) }
         }
         watch?.schedule(after: .milliseconds(5))
         loop.run()
-        #expect(shards.allSatisfy { !$0.requests.isEmpty })
+        #expect(shards.allSatisfy { $0.healthChecks > 0 })
         // Thirty-two at a time: the last ones come after three rounds of 50 ms.
         #expect(MonotonicTime.now().since(start) >= .milliseconds(150))
         // No shard was left out, or there would have been a change.

@@ -132,6 +132,23 @@ import Testing
         #expect(pair.send("PUT") == 400 && pair.oldMethods.isEmpty)
     }
 
+    @Test(arguments: [301, 307])
+    func aVisitThatIsAnsweredWithARedirectIsNotDone(status: Int) throws {
+        let redirect = "HTTP/1.1 \(status) Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"
+        let pair = try Pair(.removal, old: ScriptedShard { _, _ in .send(redirect) })
+        defer { pair.engine.stop() }
+        #expect(pair.send("PUT") == 200 && pair.oldMethods == ["DELETE"])
+        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.value.result ?? [] }
+        #expect(missed == ["\(pair.old.address) \(pair.path)"])
+    }
+
+    @Test func anOwnerThatAnswersWithARedirectHasNotDoneTheRequest() throws {
+        let redirect = "HTTP/1.1 301 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"
+        let pair = try Pair(.removal, new: ScriptedShard { _, _ in .send(redirect) })
+        defer { pair.engine.stop() }
+        #expect(pair.send("PUT") == 400 && pair.oldMethods.isEmpty)
+    }
+
     @Test func aDeleteGoesToAllWhileAReconcileIsDue() throws {
         let pair = try Pair(.removal, isReconcileDue: true)
         defer { pair.engine.stop() }

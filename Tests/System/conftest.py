@@ -25,7 +25,7 @@ def pytest_sessionstart():
         "Prometheus with discovery by Consul (scripts/install-deps consul-sd)": os.access(WITH_CONSUL, os.X_OK),
         "Pushgateway 1.11 (scripts/install-deps oracle)": os.access(NEWEST_PUSHGATEWAY, os.X_OK),
     }
-    for program in ("prometheus-pushgateway", "prometheus", "promtool", "go", "curl", "setpriv", "prlimit"):
+    for program in ("prometheus-pushgateway", "prometheus", "promtool", "go", "curl", "setpriv", "prlimit", "ip", "tc"):
         parts[f"{program} (scripts/install-deps test)"] = shutil.which(program)
     missing = [part for part, is_there in parts.items() if not is_there]
     if missing:

@@ -204,9 +204,13 @@ def test_a_bad_path_gets_the_pushgateways_own_answer(shards, replica, path):
     # Another one than ours: a Pushgateway 1.5 that was sent a job in bad base64 answers no such path a second time.
     other = next(shard for shard in shards if shard.address.text != replica.placement(path))
     direct = ask(other.address, "PUT", path, b"x 1\n")
+    if direct.status == 307:
+        # A redirect is never passed on.
+        assert ours.status == 400 and direct.header("Location") in ours.text
+        return
     assert (ours.status, ours.body, ours.header("Content-Type")) == (
         direct.status,
         direct.body,
         direct.header("Content-Type"),
     )
-    assert ours.status in (307, 400)
+    assert ours.status == 400

@@ -71,6 +71,15 @@ GARBAGE = {
     "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nok\r\n0\r\n\r\n",
     "a header without colon": b"HTTP/1.1 200 OK\r\nContent-Length 0\r\n\r\n",
     "an endless head": b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 2_000_000,
+    "endless information": b"HTTP/1.1 100 Continue\r\n\r\n" * 200_000,
+    "a NUL in the status line": b"HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n",
+    "a bare line feed": b"HTTP/1.1 200 OK\nX: y\r\nContent-Length: 0\r\n\r\n",
+    "a bad version after 100": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "two codings": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "a folded header": b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 0\r\n\r\n",
+    "a bad trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nnone\r\n\r\n",
+    "not modified": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    "several choices": b"HTTP/1.1 300 Multiple Choices\r\nLocation: /a\r\nContent-Length: 0\r\n\r\n",
 }
 
 
@@ -81,6 +90,72 @@ def test_a_shard_that_answers_garbage_is_502(lab, name):
     assert is_error(replica.push(PATH), 502, stub.address.text)
     stub.answer = lambda request: OK
     assert replica.push(PATH).status == 200
+
+
+def test_endless_information_takes_no_memory(lab):
+    """From eight connections at a time."""
+    stub = lab.stub(lambda request: b"HTTP/1.1 102 Processing\r\n\r\n" * 1_000_000)
+    replica = lab.shardd([stub], check=NO_PROBES, forward={"failover": False})
+    assert replica.push(PATH).status == 502
+    before = replica.metric("process_resident_memory_bytes")
+    threads = [threading.Thread(target=replica.push, args=(f"{PATH}/n/{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert replica.metric("process_resident_memory_bytes") < before + 4_000_000
+
+
+def test_extensions_of_chunks_are_passed_over_however_they_are_split(lab):
+    body = b'3;a\r\nabc\r\n4 ; b="c;\\"d" ; e\r\ndefg\r\n000;last\r\nX-End: 1\r\n\r\n'
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\tchunked\r\n\r\n" + body
+    stub = lab.stub(lambda request: answer)
+    replica = lab.shardd([stub], check=NO_PROBES)
+    for stub.pieces in (1, 7, len(answer)):
+        assert replica.push(PATH).body == b"abcdefg"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_never_passed_on(lab, status):
+    """Clients follow it by GET, and would take the 200 of that for success."""
+    answer = b"HTTP/1.1 %d Moved\r\nLocation: http://shard:9091/metrics/job/b\r\nContent-Length: 0\r\n\r\n" % status
+    stub = lab.stub(lambda request: answer)
+    replica = lab.shardd([stub], check=NO_PROBES)
+    for method in ("PUT", "POST", "DELETE"):
+        got = replica.ask(method, PATH)
+        assert is_error(got, 400, stub.address.text, "/metrics/job/b")
+        assert got.all("Location") == []
+    assert stub.connections == 1
+
+
+def test_a_redirect_of_a_real_pushgateway_is_never_passed_on(lab):
+    replica = lab.shardd([lab.pushgateway()], check=NO_PROBES)
+    for path in ("/metrics/job//x", "/metrics/job/./x", "/metrics/job/a/../x"):
+        assert is_error(replica.push(path), 400, "/metrics/job/x")
+
+
+@pytest.mark.parametrize("way", ["at rest", "with the push", "behind an answer"])
+def test_what_a_shard_says_unasked_is_no_answer(lab, way):
+    odd = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nodd!"
+    stub = lab.stub(lambda request: OK + (odd if way == "behind an answer" else b""))
+    replica = lab.shardd([stub], check=NO_PROBES)
+    with Connection(replica.address) as connection:
+        for number in range(20):
+            answer = connection.ask("PUT", f"{PATH}/n/{number}", b"x 1\n")
+            assert (answer.status, answer.body) == (200, b""), answer
+            if way == "at rest":
+                stub.say(odd)
+                time.sleep(0.02)
+            if way == "with the push":
+                # It finds both when it goes on.
+                replica.pause()
+                stub.say(odd)
+                connection.request("PUT", PATH, b"x 1\n")
+                time.sleep(0.02)
+                replica.resume()
+                answer = connection.read()
+                assert (answer.status, answer.body) == (200, b""), answer
+    assert replica.metric("shardd_shard_retries_total") == 0
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,6 @@ def test_chunked_requests_leave_with_a_content_length(replica, stub):
         (202, "Accepted", [("X-Shard", "1"), ("x-shard", "2"), ("Set-Cookie", "a=b")], b"done"),
         (400, "Bad Request", [("Content-Type", "text/plain; charset=utf-8")], b"text format parsing error in line 1\n"),
         (500, "Internal Server Error", [("Content-Type", "application/json")], b'{"a": "\xff\x00"}'),
-        (307, "Temporary Redirect", [("Location", "/metrics/job/b")], b""),
         (404, "Not Found", [("Retry-After", "7")], b"x" * 100_000),
         (299, "Odd but Legal", [], bytes(range(256)) * 300),
     ],

@@ -114,7 +114,7 @@ struct MetricsExposition: ~Copyable {
         for (address, _) in shards {
             text.sample(readiness.fault(of: address) == nil ? 1 : 0, labels: [("shard", address.text)])
         }
-        text.family("shardd_shard_queue", .gauge, "Pushes that wait for a connection to the shard.")
+        text.family("shardd_shard_queue", .gauge, "Pushes that wait in shardd, not yet sent to the shard.")
         for (address, shard) in shards { text.sample(Double(shard.queue), labels: [("shard", address.text)]) }
         text.family("shardd_shard_in_flight", .gauge, "Pushes that wait for the shard or its answer.")
         for (address, shard) in shards { text.sample(Double(shard.inFlight), labels: [("shard", address.text)]) }

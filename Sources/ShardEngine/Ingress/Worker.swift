@@ -26,7 +26,7 @@ final class Worker {
             loop: loop,
             metrics: metrics,
             resolver: resolver,
-            settings: ForwardSettings(configuration.forward),
+            settings: ForwardSettings(configuration),
             logger: logger
         )
         let pushHandler = PushHandler(forwarder: forwarder, mode: configuration.mode, key: configuration.hash.key)
@@ -56,7 +56,7 @@ final class Worker {
 
     /// Goes by other settings from now on; nothing under way is disturbed.
     func apply(_ configuration: Configuration, descriptorLimit: Int) {
-        forwarder.settings = ForwardSettings(configuration.forward)
+        forwarder.settings = ForwardSettings(configuration)
         pushHandler.apply(mode: configuration.mode, key: configuration.hash.key)
         server.limits = InboundLimits(configuration, descriptorLimit: descriptorLimit)
         suspects.check = configuration.check
@@ -109,14 +109,16 @@ final class Worker {
 }
 
 extension ForwardSettings {
-    init(_ forward: Configuration.Forward) {
+    init(_ configuration: Configuration) {
+        let forward = configuration.forward
         self.init(
             connectTimeout: forward.connectTimeout,
             responseTimeout: forward.responseTimeout,
             connectionLimit: forward.connectionsPerShard,
             pipelineDepth: forward.pipelineDepth,
             queueLimit: forward.queuePerShard,
-            failsOver: forward.failover
+            failsOver: forward.failover,
+            check: configuration.check
         )
     }
 }

@@ -116,7 +116,10 @@ final class WorkerGroup {
     func close() {
         for worker in others { worker.value.loop.mailbox.post { worker.value.loop.stop() } }
         for thread in threads { thread.join() }
-        for worker in all { worker.server.close() }
+        for worker in all {
+            worker.server.close()
+            worker.forwarder.close()
+        }
     }
 
     private static let drainInterval = TimeSpan.milliseconds(10)

@@ -8,13 +8,12 @@ final class ShardMetrics {
     private(set) var responses = Histogram()
     /// Pushes that this shard owned and another one got.
     var failovers: UInt64 = 0
-    /// Pushes that were sent again after a connection had broken.
+    /// Pushes of which something had been sent on a connection that ended without their answer, and that are sent again.
     var retries: UInt64 = 0
     /// Connections that could not be made.
     var connectErrors: UInt64 = 0
-    /// Bytes received from the shard.
+    /// What was received from the shard and sent to it on pushes' connections, in bytes.
     var bytesIn: UInt64 = 0
-    /// Bytes sent to the shard.
     var bytesOut: UInt64 = 0
     /// Checks of this worker that failed.
     var checkFailures: UInt64 = 0

@@ -3,6 +3,18 @@
 
 /// One request and its reply; confined to its worker's loop.
 final class Exchange {
+    /// With what others, and on which connection, it may be sent.
+    enum Placement {
+        /// Behind others, and with others behind it.
+        case shared
+        /// On a connection without others: it has a large body, or a connection that it shared has come to its end.
+        case alone
+        /// On a connection of its own, opened for it: one has broken with it as the first without an answer.
+        case apart
+        /// As `alone`, but only where others do not need the connection: its answer was late once.
+        case late
+    }
+
     unowned(unsafe) let forwarder: Forwarder
     /// The client; nil once it is gone or has its answer.
     private(set) var connection: InboundConnection?
@@ -21,8 +33,7 @@ final class Exchange {
     var sentAt: MonotonicTime
     /// Where it begins in its pipeline's stream of bytes.
     var streamStart: UInt64 = 0
-    /// How often it was sent again after a connection broke.
-    var resends = 0
+    var placement = Placement.shared
     /// How many shards have refused it.
     var failovers = 0
     private(set) var method = Method.put
@@ -62,6 +73,7 @@ final class Exchange {
         isVisit = true
         method = request.method
         largeBody = isRemoval ? nil : request.largeBody
+        placement = largeBody == nil ? .shared : .alone
         start = forwarder.loop.now
         sentAt = start
         // What waits for a shard that hangs has to have time left for its owner.
@@ -96,7 +108,6 @@ final class Exchange {
         self.shard = shard
         start = forwarder.loop.now
         deadline = start.advanced(by: forwarder.settings.responseTimeout)
-        resends = 0
         failovers = 0
         leftToVoid = nil
         take(connection)
@@ -106,6 +117,13 @@ final class Exchange {
         method = connection.method
         connection.owner = self
         largeBody = connection.bodyCount >= Exchange.largeBodySize ? connection.bodyBuffer : nil
+        placement = largeBody == nil ? .shared : .alone
+    }
+
+    /// Goes to another shard, where nothing is known of it but that it may have been what broke a connection.
+    func changesShard() {
+        failovers += 1
+        if placement != .shared { placement = .alone }
     }
 
     /// Whether nobody waits for the answer any more.
@@ -121,8 +139,23 @@ final class Exchange {
             return
         }
         if isVisit { return endVisit(response.status) }
+        if response.status >= 300, response.status < 400 { return refuse(bytes, response) }
         if let round, round.holds(bytes, response, chunkedBody) { return }
         passOn(bytes, response, chunkedBody: chunkedBody)
+    }
+
+    /// Does not pass on what the client could take for success, though the shard has stored nothing.
+    private func refuse(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse) {
+        guard let connection else { return }
+        var line = UpstreamFailure.garbage("it is not an answer to a push").line(shard: pool.shard)
+        let isRedirect = Redirect.isOne(response.status)
+        if isRedirect {
+            let redirect = Redirect(response, head: UnsafeRawBufferPointer(rebasing: bytes[response.head]))
+            line = redirect.line(shard: pool.shard, target: String(decoding: connection.target, as: UTF8.self))
+        }
+        let status = isRedirect ? 400 : 502
+        finish(status)
+        connection.reply(status: status, line: line)
     }
 
     /// Gives the client the answer.
@@ -165,6 +198,14 @@ final class Exchange {
         round?.ended(self, status: status)
         round = nil
     }
+
+    /// Ends the connection of a client that is gone, and with it the request, where the shard has not been sent all of it.
+    func dropIfClientIsGone() {
+        if let connection, connection.hasClientClosed { connection.abort() }
+    }
+
+    /// Whether it matters what the shard answers, though the client waits no more.
+    var isAnswerAwaited: Bool { connection != nil || leftToVoid != nil }
 
     /// Gives up a visit whose client is gone.
     func abandon() {

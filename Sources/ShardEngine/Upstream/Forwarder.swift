@@ -14,6 +14,8 @@ struct ForwardSettings: Equatable, Sendable {
     var queueLimit: Int
     /// Whether another shard gets a push that its owner cannot be given.
     var failsOver: Bool
+    /// How a shard that is in doubt is asked whether it answers.
+    var check: Configuration.Check
 }
 
 /// The way from a request to the shard that answers it; loop-confined.
@@ -21,7 +23,12 @@ final class Forwarder {
     let loop: EventLoop
     let metrics: RequestMetrics
     let resolver: Resolver
-    var settings: ForwardSettings
+    var settings: ForwardSettings {
+        didSet {
+            guard settings.responseTimeout != oldValue.responseTimeout else { return }
+            for pipeline in pools.values.flatMap(\.pipelines) { pipeline.setPatience(settings.responseTimeout) }
+        }
+    }
     /// Told of a shard that has become suspect, so that it is probed; `markUp` ends it.
     var onSuspect: ((ShardPool) -> Void)?
     /// Told of a PUT or DELETE on a path that a shard, which may hold the group, did not get, and which shard did it; calls
@@ -35,6 +42,11 @@ final class Forwarder {
     private var finished: [Exchange] = []
     private var unflushed: [Pipeline] = []
     private var sweep: Timer?
+    private var isSweepDue = false
+    private var lastWholeSweep = MonotonicTime(nanoseconds: 0)
+    /// When a turn last came late, and since when clients have not been asked after since.
+    private var lastLateTurn = MonotonicTime(nanoseconds: 0)
+    private var lastFlush = MonotonicTime(nanoseconds: 0)
 
     init(loop: EventLoop, metrics: RequestMetrics, resolver: Resolver, settings: ForwardSettings, logger: Logger) {
         self.loop = loop
@@ -43,9 +55,17 @@ final class Forwarder {
         self.settings = settings
         self.logger = logger
         routes = RoutingTable(RingSet(ring: Ring(shards: [], vnodes: 1))) { _ in preconditionFailure("no shard") }
-        loop.atTurnEnd { [unowned self] in flush() }
-        sweep = Timer(loop: loop) { [unowned self] in enforceTimeLimits() }
+        loop.watchForLateTurns()
+        loop.atTurnEnd { [unowned self] in endTurn() }
+        // At the end of the turn, that is after the answers that have come.
+        sweep = Timer(loop: loop) { [unowned self] in isSweepDue = true }
         sweep?.schedule(after: sweepInterval)
+    }
+
+    /// Ends all connections to shards; the last thing to call.
+    func close() {
+        for pool in pools.values { pool.close() }
+        pools.removeAll()
     }
 
     deinit {
@@ -101,6 +121,7 @@ final class Forwarder {
 
     /// Gives a request to the shard that its visits to others were chosen for, though its owner may answer again by now.
     func submitVisited(_ exchange: Exchange) {
+        guard isStillWanted(exchange) else { return }
         let target = exchange.shard
         if exchange.pool.isSuspect {
             if exchange.method != .post { exchange.passesOver(target) }
@@ -143,8 +164,7 @@ final class Forwarder {
         guard settings.failsOver, let next, exchange.failovers < routes.ring.shards.count else {
             return exchange.fail(failure)
         }
-        exchange.failovers += 1
-        exchange.resends = 0
+        exchange.changesShard()
         passOver(exchange, to: next)
     }
 
@@ -171,11 +191,45 @@ final class Forwarder {
         unflushed.append(pipeline)
     }
 
+    private func endTurn() {
+        dropPushesOfGoneClients()
+        if isSweepDue { enforceTimeLimits() }
+        flush()
+    }
+
     private func flush() {
         guard !unflushed.isEmpty else { return }
-        for index in unflushed.indices { unflushed[index].flush() }
+        // A connection that breaks here gives its pushes to others.
+        var index = 0
+        while index < unflushed.count {
+            unflushed[index].flush()
+            index += 1
+        }
         unflushed.removeAll(keepingCapacity: true)
     }
+
+    // MARK: After a turn that came late
+
+    /// While the process was stopped clients may have gone, and others may have pushed to their groups since: before anything
+    /// leaves, those whose pushes have not been sent are looked at; and for a while so are those that come in, as it takes
+    /// more than one turn to read all that was sent meanwhile.
+    private func dropPushesOfGoneClients() {
+        if loop.isTurnLate {
+            lastLateTurn = loop.now
+            lastFlush = MonotonicTime(nanoseconds: 0)
+        }
+        guard loop.now.since(lastLateTurn) < Forwarder.catchUpTime else { return }
+        for pool in pools.values { pool.dropPushesOfGoneClients(since: lastFlush) }
+        lastFlush = loop.now
+    }
+
+    /// Whether somebody waits for the answer to the push, which is about to be sent, perhaps again.
+    func isStillWanted(_ exchange: Exchange) -> Bool {
+        if exchange.start < lastLateTurn { exchange.dropIfClientIsGone() }
+        return !exchange.isAbandoned
+    }
+
+    private static let catchUpTime = TimeSpan.seconds(2)
 
     private var sweepInterval: TimeSpan {
         let shortest = min(settings.connectTimeout, settings.responseTimeout)
@@ -183,14 +237,29 @@ final class Forwarder {
     }
 
     private func enforceTimeLimits() {
+        isSweepDue = false
         let now = loop.now
+        let isWhole = now.since(lastWholeSweep) >= sweepInterval
+        if isWhole { lastWholeSweep = now }
+        var hasSlowHead = false
         for pool in pools.values {
-            pool.enforceTimeLimits(at: now)
             pool.metrics.noteSuccess(at: now)
+            if loop.isTurnLate {
+                // Not all answers may have been read.
+                pool.failOverdueInQueues(now)
+            } else if isWhole {
+                pool.enforceTimeLimits(at: now)
+            } else {
+                pool.lookAfterLatePushes(at: now)
+            }
+            hasSlowHead = hasSlowHead || pool.hasSlowHead(at: now)
             if pool.isFinished { pools[pool.shard] = nil }
         }
-        sweep?.schedule(after: sweepInterval)
+        sweep?.schedule(after: hasSlowHead ? min(sweepInterval, Forwarder.lateSweepInterval) : sweepInterval)
     }
+
+    /// How often late answers are looked for while there may be some.
+    private static let lateSweepInterval = TimeSpan.milliseconds(25)
 
     /// Finished exchanges that are kept, at most.
     private static let sparesLimit = 4096

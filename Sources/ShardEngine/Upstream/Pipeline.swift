@@ -1,5 +1,7 @@
-// One connection to a shard, with the exchanges that are on it. Its pool opens it, gives it exchanges and is told when
-// it can take more, or has broken. All pushes of a turn leave in one send; answers come back in order.
+// One connection to a shard, with the exchanges that are on it. Its pool opens it, gives it exchanges, and is told when it
+// stands, of each answer, and how it has ended. All pushes of a turn leave in one send; answers come back in order.
+//
+//     connecting ──▶ open ──▶ closed        `end` is the one way to closed, and `Pipeline.End` says why
 import DequeModule
 import Glibc
 
@@ -9,16 +11,32 @@ final class Pipeline {
         case connecting, open, closed
     }
 
+    /// Why a connection has ended; `ShardPool.ended` tells what then becomes of the exchanges on it.
+    enum End {
+        /// The shard has closed or reset it.
+        case byShard
+        /// The shard has said that it closes it after the answer that came last.
+        case lastAnswer
+        /// The shard has sent what no push had asked for.
+        case unasked
+        /// What the shard has sent is no answer, for this reason.
+        case garbage(StaticString)
+        /// The answer to the exchange at its head is late, and others wait behind it.
+        case lateHead
+        /// An exchange on it has not been answered in time.
+        case givenUp
+        /// Nothing is on it, and nothing is meant to be.
+        case unused
+    }
+
     unowned(unsafe) let pool: ShardPool
     private(set) var state = State.connecting
     /// Exchanges that have been handed over, in the order in which their answers will come.
     private(set) var exchanges = Deque<Exchange>()
-    /// Whether it carries a large body, and so nothing else.
+    /// Whether it carries an exchange that goes alone, and so nothing else.
     private(set) var isExclusive = false
-    /// When it began to connect, or was last of use.
+    /// When it began to connect, was given its present head, or sent some of a large body.
     private(set) var lastUse: MonotonicTime
-    /// How many answers have come.
-    private(set) var answerCount = 0
     private let loop: EventLoop
     private var untried: ArraySlice<SocketAddress> = []
     private var socket: StreamSocket?
@@ -40,6 +58,8 @@ final class Pipeline {
         lastUse = loop.now
     }
 
+    // MARK: Connecting
+
     /// Begins to connect, to one address after the other until one takes the connection; the pool hears of the outcome
     /// later, or gets an error's number at once.
     func connect(to addresses: [SocketAddress]) -> Int32? {
@@ -50,7 +70,8 @@ final class Pipeline {
     private func connectToNext() -> Int32? {
         var error = EADDRNOTAVAIL
         while let address = untried.popFirst() {
-            guard let socket = StreamSocket.connect(to: address) else {
+            let patience = pool.forwarder.settings.responseTimeout
+            guard let socket = StreamSocket.connect(to: address, patience: patience) else {
                 error = errno
                 continue
             }
@@ -68,11 +89,60 @@ final class Pipeline {
         return error
     }
 
+    private func connectEnded(_ error: Int32) {
+        if error == 0 {
+            state = .open
+            readEvent?.start()
+            pool.opened(self)
+        } else if untried.isEmpty || connectToNext() != nil {
+            pool.connectFailed(self, error)
+        }
+    }
+
+    /// Goes by another time limit from now on.
+    func setPatience(_ patience: TimeSpan) {
+        socket?.setPatience(patience)
+    }
+
+    /// How long the kernel lets what is sent stay unacknowledged, in milliseconds.
+    var patience: UInt32 { socket?.patience ?? 0 }
+
+    // MARK: What the pool asks
+
+    /// Whether one more exchange may be given to it, which others may be on.
+    var isShareable: Bool { state == .open && !isExclusive && !isWaitingToWrite }
+
+    /// Whether nothing is on it, and an exchange that goes alone may be given to it.
+    var isEmpty: Bool { state == .open && exchanges.isEmpty && !isWaitingToWrite }
+
+    /// Whether nothing has ever been on it.
+    var isUnused: Bool { streamEnd == 0 }
+
     /// Whether its oldest exchange has waited so long for its answer that others are better off elsewhere.
     func isStalled(at now: MonotonicTime) -> Bool {
         guard let oldest = exchanges.first else { return false }
         return now.since(oldest.sentAt) > Pipeline.stallTime
     }
+
+    /// Since when the exchange at its head has been the one that the shard is to answer; there must be one.
+    var headSince: MonotonicTime { max(lastUse, exchanges[0].sentAt) }
+
+    /// Whether somebody waits for the answer of an exchange behind its head.
+    var isSomebodyBehind: Bool { exchanges.dropFirst().contains { !$0.isAbandoned } }
+
+    /// Whether the shard's kernel has all of what was sent.
+    var isAllDelivered: Bool { unsent.count == 0 && largeBody == nil && socket?.isAllDelivered == true }
+
+    /// Whether any byte of the exchange has left on this connection.
+    @inline(__always)
+    func hasSent(_ exchange: Exchange) -> Bool {
+        exchange.streamStart < streamSent
+    }
+
+    /// Whether a part of the answer to its head has come.
+    var isInAnswer: Bool { parser.isInResponse }
+
+    // MARK: Sending
 
     /// Takes an exchange; it leaves at the end of the turn.
     func add(_ exchange: Exchange) {
@@ -89,11 +159,20 @@ final class Pipeline {
             isRemoval: exchange.isRemoval
         )
         streamEnd += UInt64(unsent.count - before)
+        isExclusive = exchange.placement != .shared
         if let body = exchange.largeBody {
-            isExclusive = true
             largeBody = body
             largeBodySent = 0
         }
+        flushAtTurnEnd()
+    }
+
+    /// Takes no other exchanges until its head has its answer.
+    func takeNoMore() {
+        isExclusive = true
+    }
+
+    private func flushAtTurnEnd() {
         guard !isFlushDue else { return }
         isFlushDue = true
         pool.forwarder.flushAtTurnEnd(self)
@@ -102,7 +181,56 @@ final class Pipeline {
     /// Sends what there is, at the end of a turn.
     func flush() {
         isFlushDue = false
-        if state == .open, !isWaitingToWrite { sendUnsent() }
+        guard state == .open, !isWaitingToWrite, isStillSilent() else { return }
+        sendUnsent()
+    }
+
+    /// Before the first bytes after a rest: whether the shard has said nothing meanwhile, and not closed the connection. What
+    /// comes later is an answer.
+    private func isStillSilent() -> Bool {
+        guard let head = exchanges.first, !hasSent(head) else { return true }
+        guard isUnused(before: head) || loop.now.since(lastUse) >= Pipeline.restTime else { return true }
+        switch socket?.peek() {
+        case .notReady: return true
+        case .bytes: end(.unasked)
+        default: end(.byShard)
+        }
+        return false
+    }
+
+    private func isUnused(before exchange: Exchange) -> Bool { exchange.streamStart == 0 }
+
+    private func sendUnsent() {
+        while unsent.count > 0, let outcome = socket?.send(unsent.readable, isMoreToCome: largeBody != nil) {
+            guard case .bytes(let count) = outcome else { return sendStopped(outcome) }
+            unsent.consume(count)
+            streamSent += UInt64(count)
+            pool.metrics.bytesOut += UInt64(count)
+        }
+        while let body = largeBody, let outcome = socket?.send(body, from: largeBodySent) {
+            guard case .bytes(let count) = outcome else { return sendStopped(outcome) }
+            largeBodySent += count
+            lastUse = loop.now
+            pool.metrics.bytesOut += UInt64(count)
+            if largeBodySent == body.count { largeBody = nil }
+        }
+    }
+
+    private func sendStopped(_ outcome: StreamSocket.Outcome) {
+        if case .notReady = outcome {
+            waitToWrite()
+            // What the socket does not take waits where it can still be dropped, or given to another connection.
+            pool.putBack(takeBackUnsent(), from: self)
+        } else {
+            // The shard may have said why it has closed.
+            readable()
+            if state == .open { endedByShard(isReset: true) }
+        }
+    }
+
+    private func waitToWrite() {
+        isWaitingToWrite = true
+        writeEvent?.start()
     }
 
     private func writable() {
@@ -111,57 +239,65 @@ final class Pipeline {
         case .connecting:
             connectEnded(socket?.connectError() ?? EBADF)
         case .open:
-            sendUnsent()
+            // All that leaves leaves at the end of a turn.
+            flushAtTurnEnd()
+            pool.hasRoom(self)
         case .closed:
             break
         }
     }
 
-    private func connectEnded(_ error: Int32) {
-        if error == 0 {
-            state = .open
-            readEvent?.start()
-            pool.opened(self)
-        } else if untried.isEmpty || connectToNext() != nil {
-            pool.connectFailed(self, error)
+    /// Takes back the exchanges of which nothing has been sent.
+    func takeBackUnsent() -> Deque<Exchange> {
+        var taken = Deque<Exchange>()
+        while let last = exchanges.last, !hasSent(last) { taken.prepend(exchanges.removeLast()) }
+        guard let first = taken.first else { return taken }
+        unsent.removeLast(Int(streamEnd - first.streamStart))
+        streamEnd = first.streamStart
+        if first.placement != .shared {
+            isExclusive = false
+            largeBody = nil
         }
+        return taken
     }
 
-    private func sendUnsent() {
-        while unsent.count > 0, let outcome = socket?.send(unsent.readable, isMoreToCome: largeBody != nil) {
-            guard case .bytes(let count) = outcome else { return sendStopped(outcome) }
-            unsent.consume(count)
-            streamSent += UInt64(count)
-        }
-        while let body = largeBody, let outcome = socket?.send(body, from: largeBodySent) {
-            guard case .bytes(let count) = outcome else { return sendStopped(outcome) }
-            largeBodySent += count
-            if largeBodySent == body.count { largeBody = nil }
-        }
+    /// Whether nobody waits for the last exchange, of which a part has been sent.
+    var hasAbandonedInPart: Bool {
+        guard let last = exchanges.last, last.isAbandoned else { return false }
+        return streamEnd > streamSent || largeBody != nil
     }
 
-    private func sendStopped(_ outcome: StreamSocket.Outcome) {
-        if case .notReady = outcome { waitToWrite() } else { broke(isReset: true) }
+    /// Ends the connections of clients that are gone, where the shard has not been sent all of their requests yet.
+    ///
+    /// - Parameter time: only of those whose requests came after it.
+    /// - Returns: whether there were any.
+    func dropUnsentOfGoneClients(since time: MonotonicTime) -> Bool {
+        var isAnyGone = false
+        for (index, exchange) in exchanges.enumerated().reversed() where exchange.start >= time {
+            let end = index + 1 < exchanges.count ? exchanges[index + 1].streamStart : streamEnd
+            guard end > streamSent || largeBody != nil else { break }
+            exchange.dropIfClientIsGone()
+            if exchange.isAbandoned { isAnyGone = true }
+        }
+        return isAnyGone
     }
 
-    private func waitToWrite() {
-        isWaitingToWrite = true
-        writeEvent?.start()
-    }
+    // MARK: Receiving
 
     private func readable() {
         let scratch = pool.forwarder.scratch
         while let outcome = socket?.receive(into: scratch) {
             switch outcome {
             case .bytes(let count):
+                pool.metrics.bytesIn += UInt64(count)
                 received(UnsafeRawBufferPointer(rebasing: scratch[..<count]))
                 if count < scratch.count { return }
             case .notReady:
                 return
             case .ended:
-                return ended(isReset: false)
+                return endedByShard(isReset: false)
             case .failed:
-                return ended(isReset: true)
+                return endedByShard(isReset: true)
             }
         }
     }
@@ -182,9 +318,9 @@ final class Pipeline {
     private func readAnswers(_ bytes: UnsafeRawBufferPointer, isAtEnd: Bool) -> Int {
         var consumed = 0
         while state == .open, consumed < bytes.count || isAtEnd {
-            guard !exchanges.isEmpty else {
-                // A shard that says something unasked is about to close, or confused.
-                broke(isReset: false)
+            guard let head = exchanges.first, hasSent(head) else {
+                // What comes before its push has left is no answer to it.
+                end(.unasked)
                 break
             }
             let rest = UnsafeRawBufferPointer(rebasing: bytes[consumed...])
@@ -192,7 +328,7 @@ final class Pipeline {
             case .needsMore:
                 return consumed
             case .malformed(let reason):
-                answeredGarbage(reason)
+                end(.garbage(reason))
             case .response(let response):
                 consumed += response.consumed
                 answered(rest, response)
@@ -202,43 +338,41 @@ final class Pipeline {
     }
 
     private func answered(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse) {
+        let since = headSince
         let exchange = exchanges.removeFirst()
-        answerCount += 1
         lastUse = loop.now
         // An answer before the whole body was sent leaves the connection of no use.
         let isUsable = response.keepsConnection && largeBody == nil
         if isUsable { isExclusive = false }
         exchange.complete(bytes, response, chunkedBody: parser.chunkedBody)
+        pool.pace.answered(sentAt: exchange.sentAt, after: lastUse.since(since))
         // The pool may have something for this connection at once.
-        if !isUsable { broke(isReset: false) }
+        if !isUsable { end(.lastAnswer) }
         pool.answered(self, exchange)
     }
 
-    private func answeredGarbage(_ reason: StaticString) {
-        exchanges.removeFirst().fail(.garbage(reason))
-        broke(isReset: false)
+    private func endedByShard(isReset: Bool) {
+        if parser.isInResponse, !isReset || parser.isInRefusalWithoutEnd {
+            _ = readAnswers(partial.readable, isAtEnd: true)
+        }
+        if state == .open { end(.byShard) }
     }
 
-    private func ended(isReset: Bool) {
-        if !isReset, parser.isInResponse { _ = readAnswers(partial.readable, isAtEnd: true) }
-        if state == .open { broke(isReset: isReset) }
+    // MARK: The end
+
+    /// Closes the connection, and has the pool do with the exchanges on it what their end requires.
+    func end(_ end: End) {
+        pool.ended(self, end, shut())
     }
 
-    private func broke(isReset: Bool) {
-        let unanswered = shut()
-        pool.broke(self, unanswered, isReset: isReset)
-    }
-
-    /// Whether any byte of the exchange has left on this connection.
-    func hasSent(_ exchange: Exchange) -> Bool {
-        exchange.streamStart < streamSent
-    }
-
-    /// Closes the connection; returns the exchanges that have no answer.
+    /// Closes the connection, by a reset if the shard has been sent what it has not answered: what it has not received yet,
+    /// or not read, must not overwrite what it gets later. Returns the exchanges that have no answer.
     func shut() -> Deque<Exchange> {
+        precondition(state != .closed, "a connection ends once")
         state = .closed
         readEvent?.stop()
         writeEvent?.stop()
+        if exchanges.isEmpty && largeBody == nil { socket?.closesInOrder() }
         socket = nil
         largeBody = nil
         let unanswered = exchanges
@@ -248,4 +382,6 @@ final class Pipeline {
 
     /// How long an answer may take before new pushes prefer another connection.
     private static let stallTime = TimeSpan.milliseconds(20)
+    /// After so long without an exchange it is worth a look whether the shard has said anything.
+    private static let restTime = TimeSpan.milliseconds(10)
 }

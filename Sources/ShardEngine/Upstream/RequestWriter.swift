@@ -76,7 +76,7 @@ extension ByteBuffer {
 }
 
 /// Calls `body` with each line (its end included), its name and its value; the first line has an empty name.
-private func forEachLine(
+func forEachLine(
     of bytes: UnsafeRawBufferPointer,
     _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
 ) {

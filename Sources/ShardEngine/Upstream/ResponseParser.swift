@@ -45,6 +45,7 @@ struct ResponseParser: ~Copyable {
         var contentLength: Int?
         var isChunked = false
         var isPlain = true
+        var isOldVersion = false
         var keepsConnection = true
     }
 
@@ -60,6 +61,12 @@ struct ResponseParser: ~Copyable {
     /// Whether some of a response has been seen.
     var isInResponse: Bool { searched > 0 || head != nil }
 
+    /// Whether the response under way is a refusal that has no announced length: its status counts, though the shard resets
+    /// the connection after it, as Go's server does when it has not read all that was sent.
+    var isInRefusalWithoutEnd: Bool {
+        head.map { $0.status >= 400 && $0.contentLength == nil && !$0.isChunked } ?? false
+    }
+
     /// Looks at all bytes since the end of the last response; after a response, the next call starts behind it.
     ///
     /// - Parameter isAtEnd: the shard has closed the connection after these bytes.
@@ -72,9 +79,9 @@ struct ResponseParser: ~Copyable {
 
     private mutating func parseHead(_ bytes: UnsafeRawBufferPointer) -> Outcome? {
         guard let lineEnd = findEmptyLine(bytes) else {
-            if bytes.count - start > ResponseParser.headLimit { return .malformed("its headers are too long") }
+            if bytes.count > ResponseParser.headLimit { return .malformed("its headers are too long") }
             searched = max(start, bytes.count - 3)
-            return isPlausible(bytes) ? .needsMore : .malformed("it is not HTTP")
+            return isPlausible(bytes, from: start) ? .needsMore : .malformed("it is not HTTP")
         }
         headEnd = lineEnd
         let parsed: Head
@@ -83,8 +90,9 @@ struct ResponseParser: ~Copyable {
         case .failure(let reason): return .malformed(reason.text)
         }
         if parsed.status < 200 {
-            // An informational response: the real one follows.
+            // An informational response: the real one follows. All heads together may be as long as one.
             start = headEnd + 2
+            if start > ResponseParser.headLimit { return .malformed("its headers are too long") }
             searched = start
             return nil
         }
@@ -108,7 +116,7 @@ struct ResponseParser: ~Copyable {
     private static var emptyLine: UInt32 { UInt32(littleEndian: 0x0A0D_0A0D) }
 
     /// Whether what there is of a head may become one.
-    private func isPlausible(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    private func isPlausible(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Bool {
         let expected: StaticString = "HTTP/1."
         let count = min(expected.utf8CodeUnitCount, bytes.count - start)
         return (0..<max(0, count)).allSatisfy { bytes[start + $0] == expected.utf8Start[$0] }
@@ -167,6 +175,8 @@ struct ResponseParser: ~Copyable {
             if let problem { return .failure(Malformed(text: problem)) }
             line = end + 2
         }
+        // A version that has no chunks (RFC 9112, section 6.1).
+        if head.isChunked, head.isOldVersion { head.keepsConnection = false }
         if head.isChunked, head.contentLength != nil {
             return .failure(Malformed(text: "it has both Content-Length and Transfer-Encoding"))
         }
@@ -174,25 +184,22 @@ struct ResponseParser: ~Copyable {
     }
 
     private func readStatusLine(_ line: UnsafeRawBufferPointer, _ head: inout Head) -> StaticString? {
-        guard isPlausible(line), line.count >= 12, line[8] == 0x20, line.count == 12 || line[12] == 0x20 else {
-            return "its status line is malformed"
-        }
+        guard line.count >= 12, isPlausible(line, from: 0), line[7] == 0x30 || line[7] == 0x31, line[8] == 0x20,
+            line.count == 12 || line[12] == 0x20, fieldTextRun(of: line, from: 0) == line.count
+        else { return "its status line is malformed" }
         for byte in line[9..<12] {
             guard byte >= 0x30, byte <= 0x39 else { return "its status line is malformed" }
             head.status = head.status * 10 + Int(byte - 0x30)
         }
         guard head.status >= 100, head.status != 101 else { return "its status is not one" }
-        head.keepsConnection = line[7] != 0x30
+        head.isOldVersion = line[7] == 0x30
+        head.keepsConnection = !head.isOldVersion
         return nil
     }
 
     private func readHeader(_ line: UnsafeRawBufferPointer, _ head: inout Head) -> StaticString? {
-        let colon = tokenRun(of: line, from: 0)
-        guard colon > 0, colon < line.count, line[colon] == 0x3A else { return "a header of it is malformed" }
+        guard let colon = fieldNameLength(of: line) else { return "a header of it is malformed" }
         let name = UnsafeRawBufferPointer(rebasing: line[..<colon])
-        var end = colon
-        repeat { end += 1 + printableRun(of: line, from: end + 1) } while end < line.count && line[end] == 0x09
-        guard end >= line.count else { return "a header of it is malformed" }
         // Nearly all headers are neither framing nor of the connection, and their names' lengths tell.
         guard isHopByHop(name) else { return nil }
         let value = UnsafeRawBufferPointer(rebasing: line[(colon + 1)...])
@@ -205,7 +212,9 @@ struct ResponseParser: ~Copyable {
         }
         head.isPlain = false
         if equalsIgnoringCase(name, "transfer-encoding") {
-            guard !head.isChunked, containsToken(value, "chunked") else {
+            var codings = 0
+            forEachToken(of: value) { _ in codings += 1 }
+            guard !head.isChunked, codings == 1, containsToken(value, "chunked") else {
                 return "its Transfer-Encoding is not chunked"
             }
             head.isChunked = true

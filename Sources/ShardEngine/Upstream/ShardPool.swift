@@ -1,8 +1,9 @@
 // The connections to one shard and the pushes that wait for one. The forwarder keeps a pool for each shard of the ring
-// and for those that have left it but still have pushes to finish.
+// and for those that have left it but still have pushes to finish. ShardPatience.swift has what a pool does by the clock.
 //
 // Pushes share the first connection as long as it has room and answers promptly: one connection's send and receive for
-// many pushes is what makes forwarding cheap. A push with a large body gets a connection of its own.
+// many pushes is what makes forwarding cheap. What may hold up others goes alone: a large body, and a push that was on a
+// connection that has come to its end, as it may be the reason.
 import DequeModule
 import Glibc
 
@@ -18,33 +19,59 @@ final class ShardPool {
         case none
     }
 
+    /// What is to be expected of the shard.
+    enum Standing {
+        /// It answers.
+        case trusted
+        /// Answers are late and none has come since: until it answers a question (see `ask`), it gets no pushes.
+        case doubted
+        /// A connection to it could not be made, and it has not answered since: others get its pushes.
+        case suspect
+    }
+
     let shard: ShardAddress
     unowned(unsafe) let forwarder: Forwarder
     let metrics = ShardMetrics()
-    /// Whether it refused a connection and has not answered since.
-    private(set) var isSuspect = false
+    var standing = Standing.trusted
     /// Why the shard is suspect; nil when it is not.
     private(set) var suspicion: String?
+    var pace = AnswerPace()
+    var lateGroups = LateGroups()
     /// What the shard is to the present rings.
     var use = Use.onRing
     private(set) var pipelines: [Pipeline] = []
     private var visitsPausedUntil = MonotonicTime(nanoseconds: 0)
-    private var waiting = Deque<Exchange>()
-    private var waitingLarge = Deque<Exchange>()
+    /// Pushes that wait, by what they wait for (`Exchange.Placement`): room on any connection, an empty one, and an empty one
+    /// that nobody else needs.
+    var waiting = Deque<Exchange>()
+    var waitingAlone = Deque<Exchange>()
+    var waitingLate = Deque<Exchange>()
+    /// Pushes on which connections of their own have broken: the shard is being asked whether it is because of them.
+    var accused: [Exchange] = []
+    var question: HTTPCall?
+    var lastAnswerToQuestion = MonotonicTime(nanoseconds: 0)
 
     init(shard: ShardAddress, forwarder: Forwarder) {
         self.shard = shard
         self.forwarder = forwarder
     }
 
-    private var settings: ForwardSettings { forwarder.settings }
-    private var loop: EventLoop { forwarder.loop }
+    var settings: ForwardSettings { forwarder.settings }
+    var loop: EventLoop { forwarder.loop }
+
+    /// Whether others get the pushes that the shard owns.
+    var isSuspect: Bool { standing == .suspect }
 
     /// Pushes that wait for a connection.
-    var waitingCount: Int { waiting.count + waitingLarge.count }
+    var waitingCount: Int { waiting.count + waitingAlone.count + waitingLate.count }
 
     /// Pushes that wait or are on a connection.
-    var exchangeCount: Int { pipelines.reduce(waitingCount) { $0 + $1.exchanges.count } }
+    var exchangeCount: Int { pipelines.reduce(waitingCount + accused.count) { $0 + $1.exchanges.count } }
+
+    /// Whether nothing is left to be done for a shard that is off the ring.
+    var isFinished: Bool {
+        use == .none && pipelines.isEmpty && waitingCount == 0 && accused.isEmpty && question == nil
+    }
 
     /// Whether a request may visit the shard on its way to its owner: not while it is suspect, or hangs.
     var isVisitable: Bool { !isSuspect && loop.now >= visitsPausedUntil }
@@ -58,13 +85,24 @@ final class ShardPool {
 
     /// Sends the push, or has it wait for a connection.
     func submit(_ exchange: Exchange) {
-        if exchange.largeBody == nil, waiting.isEmpty, let pipeline = freePipeline() {
+        if !lateGroups.isEmpty, lateGroups.contains(exchange.hash) { exchange.placement = .late }
+        if exchange.placement == .shared, waiting.isEmpty, let pipeline = freePipeline() {
             pipeline.add(exchange)
             return
         }
-        guard waitingCount < settings.queueLimit else { return exchange.fail(.queueFull) }
-        if exchange.largeBody == nil { waiting.append(exchange) } else { waitingLarge.append(exchange) }
+        // Late ones leave half of the queue to others.
+        let isFull = exchange.placement == .late && waitingLate.count >= settings.queueLimit / 2
+        guard !isFull, waitingCount < settings.queueLimit else { return exchange.fail(.queueFull) }
+        enqueue(exchange)
         pump()
+    }
+
+    private func enqueue(_ exchange: Exchange) {
+        switch exchange.placement {
+        case .shared: waiting.append(exchange)
+        case .alone, .apart: waitingAlone.append(exchange)
+        case .late: waitingLate.append(exchange)
+        }
     }
 
     /// A pipeline has connected.
@@ -72,16 +110,34 @@ final class ShardPool {
         pump()
     }
 
+    /// A pipeline's socket takes bytes again.
+    func hasRoom(_ pipeline: Pipeline) {
+        if waitingCount > 0 { pump() }
+    }
+
     /// A pipeline has passed on an answer to the exchange.
     func answered(_ pipeline: Pipeline, _ exchange: Exchange) {
+        if !lateGroups.isEmpty { lateGroups.remove(exchange.hash) }
         forwarder.recycle(exchange)
+        if standing == .doubted { standing = .trusted }
         if waitingCount > 0 { pump() }
+    }
+
+    /// Pushes of which a pipeline has sent nothing, and is not going to soon.
+    func putBack(_ exchanges: Deque<Exchange>, from pipeline: Pipeline) {
+        guard !exchanges.isEmpty else { return }
+        for exchange in exchanges.reversed() where forwarder.isStillWanted(exchange) {
+            if exchange.placement == .shared { waiting.prepend(exchange) } else { waitingAlone.prepend(exchange) }
+        }
+        pump()
     }
 
     /// A pipeline could not connect: the reason is an error's number.
     func connectFailed(_ pipeline: Pipeline, _ error: Int32) {
+        guard pipeline.state == .connecting else { return }
         _ = pipeline.shut()
         remove(pipeline)
+        metrics.connectErrors += 1
         if isLocalShortage(error) {
             for exchange in takeWaiting() { exchange.fail(.noDescriptors) }
         } else if !pipelines.contains(where: { $0.state == .open }) {
@@ -89,30 +145,62 @@ final class ShardPool {
         }
     }
 
-    /// A connection has ended; the exchanges had no answer on it.
-    func broke(_ pipeline: Pipeline, _ exchanges: Deque<Exchange>, isReset: Bool) {
+    /// A connection has ended; these exchanges were on it and have no answer. An attempt counts only against the first of
+    /// them: the others have waited behind it, and are sent again as if nothing had been, however often that happens.
+    func ended(_ pipeline: Pipeline, _ end: Pipeline.End, _ unanswered: Deque<Exchange>) {
         remove(pipeline)
-        // A second connection that is reset before it ever answered: a shard that has died with it in its backlog.
-        let neverServed = isReset && pipeline.answerCount == 0 && settings.failsOver
-        var isDead = false
-        for exchange in exchanges.reversed() where !exchange.isAbandoned {
-            if pipeline.hasSent(exchange) {
-                if exchange.resends > 0, !neverServed {
-                    exchange.fail(.brokeConnection)
-                    continue
-                }
-                if exchange.resends > 0 { isDead = true }
-                exchange.resends += 1
-            }
-            if exchange.largeBody == nil { waiting.prepend(exchange) } else { waitingLarge.prepend(exchange) }
+        for exchange in unanswered.dropFirst().reversed() { putBackAlone(exchange, from: pipeline) }
+        if let head = unanswered.first { headEnded(head, pipeline, end) }
+        // That it ended is news of the shard.
+        if case .byShard = end, standing == .doubted { standing = .trusted }
+        pump()
+    }
+
+    private func headEnded(_ head: Exchange, _ pipeline: Pipeline, _ end: Pipeline.End) {
+        guard pipeline.hasSent(head) else { return putBackAlone(head, from: pipeline) }
+        switch end {
+        case .unasked, .givenUp, .lastAnswer, .unused:
+            putBackAlone(head, from: pipeline)
+        case .lateHead:
+            sendAgain(head, .late)
+        case .garbage(let reason):
+            // It may be what is left of the answer before.
+            if head.streamStart == 0 { head.fail(.garbage(reason)) } else { sendAgain(head, .apart) }
+        case .byShard:
+            if head.placement == .apart { accuse(head, pipeline) } else { sendAgain(head, .apart) }
         }
-        if isDead { unreachable(String(cString: strerror(ECONNRESET))) } else { pump() }
+    }
+
+    private func sendAgain(_ exchange: Exchange, _ placement: Exchange.Placement) {
+        guard forwarder.isStillWanted(exchange) else { return }
+        metrics.retries += 1
+        exchange.placement = placement
+        enqueue(exchange)
+    }
+
+    private func putBackAlone(_ exchange: Exchange, from pipeline: Pipeline) {
+        guard forwarder.isStillWanted(exchange) else { return }
+        if pipeline.hasSent(exchange) { metrics.retries += 1 }
+        if exchange.placement == .shared { exchange.placement = .alone }
+        if exchange.placement == .late { waitingLate.prepend(exchange) } else { waitingAlone.prepend(exchange) }
+    }
+
+    /// Two connections have broken with the push as the first of their pushes, on the second it was alone. Either it is the
+    /// reason, and no other shard must get it, or the shard is dying, and every push of its own has to go to others.
+    private func accuse(_ exchange: Exchange, _ pipeline: Pipeline) {
+        if exchange.isAbandoned { return }
+        if pipeline.isInAnswer || pace.hasOvertaken(exchange.sentAt) || !settings.failsOver {
+            exchange.fail(.brokeConnection)
+        } else {
+            accused.append(exchange)
+            ask()
+        }
     }
 
     /// The shard's name does not resolve, or no connection to it can be made: others take its pushes.
-    private func unreachable(_ reason: String) {
+    func unreachable(_ reason: String) {
         if !isSuspect {
-            isSuspect = true
+            standing = .suspect
             suspicion = reason
             forwarder.suspected(self, reason)
         }
@@ -122,25 +210,55 @@ final class ShardPool {
     /// The shard answers, and knows what it has missed: pushes that it owns come to it again.
     func markUp() {
         guard isSuspect else { return }
-        isSuspect = false
+        standing = .trusted
         suspicion = nil
         visitsPausedUntil = loop.now
         forwarder.recovered(self)
     }
 
+    private func takeWaiting() -> [Exchange] {
+        let all = (Array(waiting) + Array(waitingAlone) + Array(waitingLate) + accused).filter { !$0.isAbandoned }
+        waiting.removeAll()
+        waitingAlone.removeAll()
+        waitingLate.removeAll()
+        accused.removeAll()
+        return all
+    }
+
+    /// Lets go of what nobody waits for.
+    func dropAbandoned() {
+        waiting.removeAll { $0.isAbandoned }
+        waitingAlone.removeAll { $0.isAbandoned }
+        waitingLate.removeAll { $0.isAbandoned }
+        accused.removeAll { $0.isAbandoned }
+    }
+
+    /// Drops the pushes of clients that are gone, as far as the shard has not been sent them.
+    ///
+    /// - Parameter time: only those that came after it.
+    func dropPushesOfGoneClients(since time: MonotonicTime) {
+        for queue in [waiting, waitingAlone, waitingLate, Deque(accused)] {
+            for exchange in queue where exchange.start >= time { exchange.dropIfClientIsGone() }
+        }
+        dropAbandoned()
+        for pipeline in pipelines where pipeline.state == .open && pipeline.dropUnsentOfGoneClients(since: time) {
+            putBack(pipeline.takeBackUnsent(), from: pipeline)
+            // What has been sent in part can only be taken back with its connection.
+            if pipeline.hasAbandonedInPart { pipeline.end(.givenUp) }
+        }
+    }
+
+    private func isLocalShortage(_ error: Int32) -> Bool {
+        [EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL].contains(error)
+    }
+
     // MARK: Connections
 
     /// Hands waiting pushes to connections with room, and opens more connections where that is not enough.
-    private func pump() {
-        while let exchange = waitingLarge.first {
-            if exchange.isAbandoned {
-                waitingLarge.removeFirst()
-            } else if let pipeline = idlePipeline() {
-                pipeline.add(waitingLarge.removeFirst())
-            } else {
-                break
-            }
-        }
+    func pump() {
+        guard standing != .doubted else { return }
+        placeAlone(&waitingAlone, atMost: aloneLimit)
+        placeAlone(&waitingLate, atMost: lateLimit)
         while let exchange = waiting.first {
             if exchange.isAbandoned {
                 waiting.removeFirst()
@@ -153,8 +271,29 @@ final class ShardPool {
         openMore()
     }
 
+    private func placeAlone(_ queue: inout Deque<Exchange>, atMost limit: Int) {
+        while let exchange = queue.first {
+            if exchange.isAbandoned {
+                queue.removeFirst()
+            } else if exclusiveCount < limit, let pipeline = emptyPipeline(isNew: exchange.placement == .apart) {
+                pipeline.add(queue.removeFirst())
+            } else {
+                break
+            }
+        }
+    }
+
+    /// How many connections have an exchange on them that goes alone.
+    var exclusiveCount: Int { pipelines.reduce(0) { $0 + ($1.isExclusive ? 1 : 0) } }
+
+    /// How many may, so that there is one for all the others; and how many, at most, for pushes whose answers were late.
+    var aloneLimit: Int { max(1, settings.connectionLimit - 1) }
+    private var lateLimit: Int { max(1, settings.connectionLimit / 4) }
+
     private func openMore() {
-        var wanted = waitingLarge.count + (waiting.isEmpty ? 0 : 1)
+        var wanted = min(waitingAlone.count, max(0, aloneLimit - exclusiveCount))
+        wanted = max(wanted, min(waitingLate.count, max(0, lateLimit - exclusiveCount)))
+        if !waiting.isEmpty { wanted += 1 }
         for pipeline in pipelines where pipeline.state == .connecting { wanted -= 1 }
         while wanted > 0, pipelines.count < settings.connectionLimit {
             wanted -= 1
@@ -180,6 +319,7 @@ final class ShardPool {
 
     private func unresolved(_ pipeline: Pipeline, _ reason: String) {
         remove(pipeline)
+        metrics.connectErrors += 1
         if !pipelines.contains(where: { $0.state == .open }) { unreachable(reason) }
     }
 
@@ -187,86 +327,64 @@ final class ShardPool {
         pipelines.removeAll { $0 === pipeline }
     }
 
-    /// The first connection with room for a small push that answers promptly.
+    /// Closes a connection on which nothing is.
+    func closeUnused(_ pipeline: Pipeline) {
+        _ = pipeline.shut()
+        remove(pipeline)
+    }
+
+    /// Ends all connections, and lets go of what waits; the last thing to call.
+    func close() {
+        question = nil
+        for pipeline in pipelines { _ = pipeline.shut() }
+        pipelines.removeAll()
+        _ = takeWaiting()
+    }
+
+    /// The first connection with room for a push that may share it, and that answers promptly.
     private func freePipeline() -> Pipeline? {
-        // A large body must get its turn even when it can have no connection of its own.
-        let isReserved = !waitingLarge.isEmpty && pipelines.count >= settings.connectionLimit
+        guard standing != .doubted else { return nil }
         let now = loop.now
-        for pipeline in pipelines.dropFirst(isReserved ? 1 : 0)
-        where pipeline.state == .open && !pipeline.isExclusive {
-            if pipeline.exchanges.count < settings.pipelineDepth, !pipeline.isStalled(at: now) { return pipeline }
+        for pipeline in pipelines.dropFirst(isRoomForAloneWanted ? 1 : 0) where pipeline.isShareable {
+            if hasRoom(pipeline.exchanges.count), !pipeline.isStalled(at: now) { return pipeline }
         }
         return nil
     }
 
+    /// Whether a connection may have one exchange more than so many: on a slow shard those that would not get their answers
+    /// in time wait here, where they can be dropped.
+    private func hasRoom(_ count: Int) -> Bool {
+        count < settings.pipelineDepth && pace.hasTime(for: count, settings.responseTimeout)
+    }
+
     /// When no more connections may be opened: the one with the fewest pushes on it, though it may be slow.
     private func leastBusyPipeline() -> Pipeline? {
-        guard waitingLarge.isEmpty, pipelines.count >= settings.connectionLimit else { return nil }
+        guard !isRoomForAloneWanted, pipelines.count >= settings.connectionLimit else { return nil }
+        let now = loop.now
         return pipelines.filter { pipeline in
-            pipeline.state == .open && !pipeline.isExclusive && pipeline.exchanges.count < settings.pipelineDepth
+            pipeline.isShareable && hasRoom(pipeline.exchanges.count)
+                && (pipeline.exchanges.isEmpty || !isLate(pipeline, at: now))
         }.min { $0.exchanges.count < $1.exchanges.count }
     }
 
-    private func idlePipeline() -> Pipeline? {
-        pipelines.first { $0.state == .open && $0.exchanges.isEmpty }
+    /// Whether what goes alone has to get its turn: the first connection then takes nothing more until it is empty.
+    private var isRoomForAloneWanted: Bool {
+        !(waitingAlone.isEmpty && waitingLate.isEmpty) && pipelines.count >= settings.connectionLimit
+            && exclusiveCount < (waitingAlone.isEmpty ? lateLimit : aloneLimit)
     }
 
-    private func takeWaiting() -> [Exchange] {
-        let all = (Array(waiting) + Array(waitingLarge)).filter { !$0.isAbandoned }
-        waiting.removeAll()
-        waitingLarge.removeAll()
-        return all
-    }
-
-    private func isLocalShortage(_ error: Int32) -> Bool {
-        [EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL].contains(error)
-    }
-
-    // MARK: Time
-
-    /// Gives up what has taken too long, and connections that are of no more use; called every so often.
-    func enforceTimeLimits(at now: MonotonicTime) {
-        for exchange in waiting where isOverdue(exchange, now) { exchange.fail(.timeout) }
-        for exchange in waitingLarge where isOverdue(exchange, now) { exchange.fail(.timeout) }
-        waiting.removeAll { $0.isAbandoned }
-        waitingLarge.removeAll { $0.isAbandoned }
-        for pipeline in pipelines {
-            let unused = now.since(pipeline.lastUse)
-            switch pipeline.state {
-            case .connecting where unused >= settings.connectTimeout:
-                connectFailed(pipeline, ETIMEDOUT)
-            case .open where !pipeline.exchanges.isEmpty:
-                enforceTimeLimits(of: pipeline, now)
-            case .open where use == .none || unused >= ShardPool.idleTime && pipeline !== pipelines.first:
-                _ = pipeline.shut()
-                remove(pipeline)
-            default:
-                break
-            }
+    /// A connection on which nothing is or, if it is to be new, ever has been.
+    private func emptyPipeline(isNew: Bool) -> Pipeline? {
+        guard isNew else { return pipelines.first { $0.isEmpty } }
+        if let pipeline = pipelines.first(where: { $0.isEmpty && $0.isUnused }) { return pipeline }
+        let isRoomless = pipelines.count >= settings.connectionLimit
+        if isRoomless, !pipelines.contains(where: { $0.state == .connecting }),
+            let used = pipelines.first(where: { $0.isEmpty })
+        {
+            closeUnused(used)
         }
+        return nil
     }
-
-    /// Late answers are still waited for, so that what is behind them keeps its place and need not be sent again; but a
-    /// connection on which all are as late as that again is dead.
-    private func enforceTimeLimits(of pipeline: Pipeline, _ now: MonotonicTime) {
-        for exchange in pipeline.exchanges where isOverdue(exchange, now) { exchange.fail(.timeout) }
-        let isDead = pipeline.exchanges.allSatisfy { exchange in
-            exchange.isAbandoned && now.since(exchange.sentAt).nanoseconds >= 2 * settings.responseTimeout.nanoseconds
-        }
-        guard isDead else { return }
-        _ = pipeline.shut()
-        remove(pipeline)
-        pump()
-    }
-
-    private func isOverdue(_ exchange: Exchange, _ now: MonotonicTime) -> Bool {
-        !exchange.isAbandoned && now >= exchange.deadline
-    }
-
-    /// Whether nothing is left to be done for a shard that is off the ring.
-    var isFinished: Bool { use == .none && pipelines.isEmpty && waitingCount == 0 }
 
     private static let visitPause = TimeSpan.seconds(5)
-    /// How long a connection beyond the first may be unused.
-    private static let idleTime = TimeSpan.seconds(30)
 }

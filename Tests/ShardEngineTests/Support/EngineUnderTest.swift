@@ -35,6 +35,7 @@ final class EngineUnderTest: @unchecked Sendable {
         let thread = Thread { [self] in
             self.loop.run()
             worker.server.close()
+            worker.forwarder.close()
             stopped.signal()
         }
         thread.start()

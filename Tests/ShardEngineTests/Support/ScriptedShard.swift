@@ -29,30 +29,61 @@ final class ScriptedShard: Sendable {
     let address: ShardAddress
     private let listener: Int32
     private let state = Mutex(State())
-    private let script: @Sendable (_ connection: Int, _ request: Int) -> Step
+    private let script: @Sendable (_ connection: Int, _ request: Int, _ text: String) -> Step
+    private let greeting: String
+    private let health: Step
 
     private struct State {
         var requests: [String] = []
-        /// Those that are open, by number. Another test may get the descriptor of one that is closed.
-        var connections: [Int: Int32] = [:]
+        /// Those that are open. Another test may get the descriptor of one that is closed.
+        var connections: Set<Int32> = []
         var connectionCount = 0
+        var healthChecks = 0
         var isStopped = false
     }
 
-    /// - Parameter script: tells what to do with the nth request of the nth connection.
-    init(_ script: @escaping @Sendable (_ connection: Int, _ request: Int) -> Step) {
+    /// - Parameters:
+    ///   - health: what to do with health checks, which are not recorded.
+    ///   - script: tells what to do with the nth request of the nth connection that had any.
+    convenience init(
+        health: Step = .answer,
+        _ script: @escaping @Sendable (_ connection: Int, _ request: Int) -> Step
+    ) {
+        self.init(health: health) { connection, request, _ in script(connection, request) }
+    }
+
+    /// - Parameters:
+    ///   - greeting: what it says on every connection before it is sent anything.
+    ///   - script: gets the request as well.
+    init(
+        health: Step = .answer,
+        greeting: String = "",
+        _ script: @escaping @Sendable (_ connection: Int, _ request: Int, _ text: String) -> Step
+    ) {
         let (descriptor, port) = listenOnLoopback()
         listener = descriptor
         address = ShardAddress(host: "127.0.0.1", port: port)
         self.script = script
+        self.health = health
+        self.greeting = greeting
         Thread.detachNewThread { [self] in acceptAll() }
     }
 
     /// Everything that it was sent so far, request by request.
     var requests: [String] { state.withLock { $0.requests } }
 
-    /// How many connections there were.
+    /// How many connections there were on which requests came.
     var connectionCount: Int { state.withLock { $0.connectionCount } }
+
+    /// How many health checks there were.
+    var healthChecks: Int { state.withLock { $0.healthChecks } }
+
+    /// Sends the text on all its connections, unasked.
+    func say(_ text: String) {
+        state.withLock { state in
+            for connection in state.connections { sendAll(connection, text) }
+        }
+    }
 
     /// Stops listening and ends all connections; their threads close the descriptors.
     func stop() {
@@ -60,7 +91,7 @@ final class ScriptedShard: Sendable {
             guard !state.isStopped else { return }
             state.isStopped = true
             shutdown(listener, Int32(SHUT_RDWR))
-            for connection in state.connections.values { shutdown(connection, Int32(SHUT_RDWR)) }
+            for connection in state.connections { shutdown(connection, Int32(SHUT_RDWR)) }
         }
     }
 
@@ -69,47 +100,63 @@ final class ScriptedShard: Sendable {
         while true {
             let connection = accept(listener, nil, nil)
             guard connection >= 0 else { return }
-            let number = state.withLock { state in
-                state.connections[state.connectionCount] = connection
-                state.connectionCount += 1
-                return state.connectionCount - 1
-            }
-            Thread.detachNewThread { [self] in serve(connection, number) }
+            // What is sent is not to wait for an acknowledgement of what was sent before.
+            var on: Int32 = 1
+            setsockopt(connection, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+            state.withLock { _ = $0.connections.insert(connection) }
+            Thread.detachNewThread { [self] in serve(connection) }
         }
     }
 
-    private func serve(_ connection: Int32, _ number: Int) {
+    private func serve(_ connection: Int32) {
         defer {
             state.withLock { state in
-                state.connections[number] = nil
+                state.connections.remove(connection)
                 close(connection)
             }
         }
+        var number: Int?
         var count = 0
+        sendAll(connection, greeting)
         while let request = readMessage(connection, timeout: 60) {
-            state.withLock { $0.requests.append(request) }
-            let step = script(number, count)
-            count += 1
-            switch step {
-            case .answer:
-                sendAll(connection, ScriptedShard.ok)
-            case .send(let text):
-                sendAll(connection, text)
-            case .sendAndClose(let text):
-                sendAll(connection, text)
-                return
-            case .close:
-                return
-            case .reset:
-                resetOnClose(connection)
-                return
-            case .answerLater(let milliseconds):
-                usleep(milliseconds * 1000)
-                sendAll(connection, ScriptedShard.ok)
-            case .hang:
-                while !state.withLock({ $0.isStopped }) { usleep(10_000) }
+            if request.hasPrefix("GET /-/healthy ") {
+                state.withLock { $0.healthChecks += 1 }
+                guard perform(health, connection) else { return }
+                continue
             }
+            let connectionNumber = state.withLock { state in
+                state.requests.append(request)
+                if number == nil { state.connectionCount += 1 }
+                return number ?? state.connectionCount - 1
+            }
+            number = connectionNumber
+            guard perform(script(connectionNumber, count, request), connection) else { return }
+            count += 1
         }
+    }
+
+    /// Returns whether the connection goes on.
+    private func perform(_ step: Step, _ connection: Int32) -> Bool {
+        switch step {
+        case .answer:
+            sendAll(connection, ScriptedShard.ok)
+        case .send(let text):
+            sendAll(connection, text)
+        case .sendAndClose(let text):
+            sendAll(connection, text)
+            return false
+        case .close:
+            return false
+        case .reset:
+            resetOnClose(connection)
+            return false
+        case .answerLater(let milliseconds):
+            usleep(milliseconds * 1000)
+            sendAll(connection, ScriptedShard.ok)
+        case .hang:
+            while !state.withLock({ $0.isStopped }) { usleep(10_000) }
+        }
+        return true
     }
 
     static let ok = "HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 08:00:00 GMT\r\nContent-Length: 0\r\n\r\n"

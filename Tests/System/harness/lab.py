@@ -3,6 +3,7 @@
 from .balancer import Balancer
 from .consul import Consul
 from .load import Load
+from .namespace import Namespace
 from .net import wait_until
 from .process import Process
 from .prometheus import Prometheus
@@ -21,18 +22,18 @@ class Lab:
 
     def process(self, name, argv):
         """Any other program."""
-        return self._add(Process(name, argv, self.directory / f"{name}-{len(self.processes)}.log").start())
+        return self.add(Process(name, argv, self.directory / f"{name}-{len(self.processes)}.log").start())
 
     def pushgateway(self, *arguments, host=None, start=True, **options):
-        gateway = self._add(Pushgateway(self.directory, host, arguments, **options))
+        gateway = self.add(Pushgateway(self.directory, host, arguments, **options))
         return gateway.start().wait_ready() if start else gateway
 
     def pushgateways(self, count, *arguments, **options):
-        gateways = [self._add(Pushgateway(self.directory, None, arguments, **options)).start() for _ in range(count)]
+        gateways = [self.add(Pushgateway(self.directory, None, arguments, **options)).start() for _ in range(count)]
         return [gateway.wait_ready() for gateway in gateways]
 
     def consul(self, configuration="", **options):
-        return self._add(Consul(self.directory, configuration, **options)).start().wait_ready()
+        return self.add(Consul(self.directory, configuration, **options)).start().wait_ready()
 
     def consul_pair(self, is_local=True):
         """Two agents, as on two hosts: a server, and a client of it. Each is reached from its own host alone if it
@@ -44,7 +45,7 @@ class Lab:
 
     def prometheus(self, name, discovery, **options):
         """One that scrapes what it discovers so (see harness.prometheus)."""
-        return self._add(Prometheus(self.directory, name, discovery, **options)).start().wait_ready()
+        return self.add(Prometheus(self.directory, name, discovery, **options)).start().wait_ready()
 
     def shardd(
         self,
@@ -67,7 +68,7 @@ class Lab:
                 "poll_interval": "200ms",
                 **settings.get("consul_server", {}),
             }
-        replica = self._add(Shardd(self.directory, settings, arguments, address, limit_descriptors))
+        replica = self.add(Shardd(self.directory, settings, arguments, address, limit_descriptors))
         if start:
             replica.start()
         return replica.wait_ready() if start and wait else replica
@@ -87,12 +88,18 @@ class Lab:
         self.stubs.append(proxy)
         return proxy
 
+    def namespace(self):
+        namespace = Namespace()
+        self.stubs.append(namespace)
+        return namespace
+
     def load(self, replicas, gateways, **options):
         load = Load(replicas if isinstance(replicas, list) else [replicas], gateways, **options)
         self.loads.append(load)
         return load
 
-    def _add(self, process):
+    def add(self, process):
+        """Has it end with the test."""
         self.processes.append(process)
         return process
 

@@ -44,13 +44,14 @@ def run(*arguments, stdin="", timeout=20):
 
 
 class Shardd(Process):
-    def __init__(self, directory, settings, arguments=(), address=None, limit_descriptors=None):
+    def __init__(self, directory, settings, arguments=(), address=None, limit_descriptors=None, prefix=()):
+        """`prefix`: a command that runs it."""
         self.address = address or new_address()
         # Two replicas may have one address, so a file's name needs more.
         self.config_path = directory / f"shardd-{self.address.text}-{len(list(directory.iterdir()))}.yml"
         self.settings = {"http_listen_addr": f'"{self.address.text}"', **DEFAULTS, **settings}
         self.write_config(self.settings)
-        argv = [BINARY, f"--config.file={self.config_path}", *arguments]
+        argv = [*prefix, BINARY, f"--config.file={self.config_path}", *arguments]
         super().__init__(f"shardd {self.address.text}", argv, self.config_path.with_suffix(".log"), limit_descriptors)
 
     def log(self):

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 from .net import Address, new_host
 
@@ -26,7 +27,8 @@ class Request:
 
 
 class StubShard:
-    """Answers each push with what `answer(request)` returns, in one piece, and then closes if it `closes`.
+    """Answers each push with what `answer(request)` returns, in one piece or, if `pieces` is set, in pieces of that size; and
+    then closes if it `closes`.
 
     Health checks are answered 200 and not recorded; nor is the question who it is, unless `answer.relays` to one who can tell. `requests` holds the pushes, `connections` counts connections
     that carried any.
@@ -35,6 +37,7 @@ class StubShard:
     def __init__(self, answer=lambda request: OK, closes=False):
         self.answer = answer
         self.closes = closes
+        self.pieces = None
         self.requests = []
         self.connections = 0
         self.lock = threading.Lock()
@@ -50,6 +53,8 @@ class StubShard:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
+            # What is sent is not to wait for an acknowledgement of what was sent before.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.accepted.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
@@ -68,11 +73,26 @@ class StubShard:
                         self.requests.append(request)
                         self.connections += 0 if is_counted else 1
                     is_counted = True
-                    connection.sendall(self.answer(request))
+                    self._send(connection, self.answer(request))
                     if self.closes:
                         return
         except OSError:
             pass
+
+    def _send(self, connection, answer):
+        size = self.pieces or len(answer) or 1
+        for start in range(0, len(answer), size):
+            connection.sendall(answer[start : start + size])
+            if self.pieces:
+                time.sleep(0.0005)
+
+    def say(self, text):
+        """Sends it on all connections, unasked."""
+        for connection in self.accepted:
+            try:
+                connection.sendall(text)
+            except OSError:
+                pass
 
     def stop(self):
         self.is_open = False

@@ -58,6 +58,10 @@ final class HTTPCall {
     /// Whether the connection stands and the request has gone out on it.
     private var isSent = false
     private var receivedCount = 0
+    /// Whether the time was up with the connection standing and the request sent.
+    private(set) var hasWaitedInVain = false
+    /// Whether anything was received, be it a response or not.
+    var hasReceived: Bool { receivedCount > 0 }
 
     /// Starts the request; `done` is called once, in a later turn.
     init(loop: EventLoop, resolver: Resolver, _ request: HTTPRequest, _ done: @escaping (HTTPOutcome) -> Void) {
@@ -65,7 +69,10 @@ final class HTTPCall {
         self.request = request
         self.done = done
         // evhttp's own time limit is on silence, not on the whole.
-        timer = Timer(loop: loop) { [unowned self] in end(verdict) }
+        timer = Timer(loop: loop) { [unowned self] in
+            hasWaitedInVain = isSent && !isDecided
+            end(verdict)
+        }
         timer?.schedule(after: request.timeout)
         resolver.resolve(request.host, port: request.port) { [weak self] resolution in
             guard let self else { return }

@@ -421,6 +421,13 @@ final class InboundConnection {
 
     // MARK: The end
 
+    /// Whether the client has closed its socket, or its sending half: the two look the same from here.
+    var hasClientClosed: Bool {
+        guard descriptor >= 0 else { return true }
+        var state = pollfd(fd: descriptor, events: Int16(shardd_poll_end), revents: 0)
+        return poll(&state, 1, 0) > 0 && state.revents & Int16(shardd_poll_end) != 0
+    }
+
     /// Ends the connection at once, whatever it is doing.
     func abort() {
         guard descriptor >= 0 else { return }

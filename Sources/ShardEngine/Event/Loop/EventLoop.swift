@@ -24,6 +24,11 @@ public final class EventLoop {
         }
     }
     private var lastTurn = MonotonicTime(nanoseconds: 0)
+    /// Whether this turn has come, or has taken, much longer than it should: the process was stopped, or got no CPU. What was
+    /// read before may have lost its meaning. Known at the end of the turn, for its hooks.
+    private(set) var isTurnLate = false
+    private var lastTurnEnd = MonotonicTime.now()
+    private var isWatchingTurns = false
 
     /// Makes a loop on epoll with its changelist: one epoll_ctl for all the changes that a turn makes to a descriptor.
     public init() {
@@ -103,7 +108,24 @@ public final class EventLoop {
         parked.append(work)
     }
 
+    /// From now on tells late turns. Whoever calls it sees to it that turns follow one another within a tenth of a second, by a
+    /// timer that it has anyway: a loop may else rest for as long as nothing happens.
+    func watchForLateTurns() {
+        isWatchingTurns = true
+        lastTurnEnd = MonotonicTime.now()
+    }
+
+    private func noteLateness() {
+        let time = MonotonicTime.now()
+        isTurnLate = time.since(lastTurnEnd) >= EventLoop.lateTurnTime
+        lastTurnEnd = time
+    }
+
+    /// What a busy machine may take is less than this; what a client's patience may take is not much less.
+    private static let lateTurnTime = TimeSpan.milliseconds(500)
+
     private func endTurn() {
+        if isWatchingTurns { noteLateness() }
         for hook in turnEndHooks { hook() }
         while !parked.isEmpty {
             let works = parked

@@ -20,8 +20,12 @@ struct StreamSocket: ~Copyable {
 
     /// Begins to connect.
     ///
+    /// However the socket is closed, by the end of the process too, the kernel resets the connection and drops what it has
+    /// not delivered; `closesInOrder()` is the exception.
+    ///
+    /// - Parameter patience: how long what is sent may stay unacknowledged before the kernel gives the connection up.
     /// - Returns: nil with `errno` set when the system refuses at once.
-    static func connect(to address: SocketAddress) -> StreamSocket? {
+    static func connect(to address: SocketAddress, patience: TimeSpan) -> StreamSocket? {
         let descriptor = socket(
             address.family,
             Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue),
@@ -29,8 +33,9 @@ struct StreamSocket: ~Copyable {
         )
         guard descriptor >= 0 else { return nil }
         let socket = StreamSocket(descriptor: descriptor)
-        var on: Int32 = 1
-        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+        socket.set(Int32(IPPROTO_TCP), TCP_NODELAY, to: Int32(1))
+        socket.set(SOL_SOCKET, SO_LINGER, to: linger(l_onoff: 1, l_linger: 0))
+        socket.setPatience(patience)
         let result = address.withSockaddr { Glibc.connect(descriptor, $0, $1) }
         guard result == 0 || errno == EINPROGRESS else { return nil }
         return socket
@@ -44,6 +49,42 @@ struct StreamSocket: ~Copyable {
         let error = errno
         close(descriptor)
         errno = error
+    }
+
+    /// How long what is sent may stay unacknowledged before the kernel gives the connection up.
+    func setPatience(_ patience: TimeSpan) {
+        let milliseconds = min(max(1, patience.nanoseconds / 1_000_000), UInt64(Int32.max))
+        set(Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, to: UInt32(milliseconds))
+    }
+
+    /// The same, as the kernel has it, in milliseconds.
+    var patience: UInt32 {
+        var value: UInt32 = 0
+        var size = socklen_t(MemoryLayout<UInt32>.size)
+        getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, &value, &size)
+        return value
+    }
+
+    /// Has the socket, when it is closed, tell the other side so, after all that was sent, instead of resetting.
+    func closesInOrder() {
+        set(SOL_SOCKET, SO_LINGER, to: linger(l_onoff: 0, l_linger: 0))
+    }
+
+    private func set<Value: BitwiseCopyable>(_ level: Int32, _ option: Int32, to value: Value) {
+        var value = value
+        setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Value>.size))
+    }
+
+    /// Whether the other side's kernel has acknowledged everything that was sent.
+    var isAllDelivered: Bool {
+        var count: Int32 = 0
+        return ioctl(descriptor, UInt(TIOCOUTQ), &count) == 0 && count == 0
+    }
+
+    /// What `receive` would come to now; nothing is received.
+    func peek() -> Outcome {
+        var byte: UInt8 = 0
+        return outcome(recv(descriptor, &byte, 1, Int32(MSG_PEEK)))
     }
 
     /// The number of the error that connecting has ended with; 0 when the connection stands.
