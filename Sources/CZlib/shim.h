@@ -1,9 +1,12 @@
-// zlib as Swift sees it: what is a macro there.
+// zlib as Swift sees it: what is a macro there, and answers as gzip.
 #ifndef SHARDD_CZLIB_SHIM_H
 #define SHARDD_CZLIB_SHIM_H
 
 #include <string.h>
 #include <zlib.h>
+
+/// Begins to read raw deflate, without a header.
+static inline int shardd_inflate_init_raw(z_stream *stream) { return inflateInit2(stream, -MAX_WBITS); }
 
 /// The most that `size` bytes can become.
 static inline size_t shardd_gzip_bound(size_t size) { return compressBound(size) + 32; }

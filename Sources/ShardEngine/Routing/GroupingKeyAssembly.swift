@@ -10,6 +10,12 @@ struct GroupingKeyAssembly: ~Copyable {
     private var decoded = ByteBuffer(capacity: GroupingKeyAssembly.usualLength)
     /// The text, where it is not a run of bytes of the path.
     private var assembled = ByteBuffer(capacity: GroupingKeyAssembly.usualLength)
+    /// The bytes in which the parts of the path that was scanned last lie; nil where a Pushgateway would refuse it.
+    private var scanned: UnsafeRawBufferPointer?
+    /// Whether that path had percent-encoding in it.
+    private var wasEscaped = false
+    /// Whether its segments, decoded, are such that no Pushgateway redirects it.
+    private var isClean = true
 
     private static let usualLength = 4096
     /// What a buffer may keep of a path that was longer than usual.
@@ -46,6 +52,15 @@ struct GroupingKeyAssembly: ~Copyable {
     /// - Returns: the bytes in which they lie, and whether they were not encoded; nil where a Pushgateway would refuse it.
     @inline(__always)
     private mutating func scan(_ raw: UnsafeRawBufferPointer) -> (path: UnsafeRawBufferPointer, isPlain: Bool)? {
+        wasEscaped = false
+        isClean = true
+        let found = findParts(raw)
+        scanned = found?.path
+        return found
+    }
+
+    @inline(__always)
+    private mutating func findParts(_ raw: UnsafeRawBufferPointer) -> (path: UnsafeRawBufferPointer, isPlain: Bool)? {
         switch parts.scan(raw, isRaw: true) {
         case .malformed: return nil
         case .scanned:
@@ -53,8 +68,11 @@ struct GroupingKeyAssembly: ~Copyable {
             decoded.reset(keeping: GroupingKeyAssembly.keptLength)
             decoded.append(raw)
         case .escaped:
+            wasEscaped = true
             decoded.reset(keeping: GroupingKeyAssembly.keptLength)
-            guard percentDecode(raw, into: &decoded), isTaken(raw: raw, decoded: decoded.readable),
+            guard percentDecode(raw, into: &decoded) else { return nil }
+            isClean = hasCleanSegments(decoded.readable)
+            guard isTaken(raw: raw, decoded: decoded.readable),
                 parts.scan(decoded.readable, isRaw: false) == .scanned
             else { return nil }
             guard parts.isEncoded else { return (decoded.readable, true) }
@@ -94,6 +112,80 @@ struct GroupingKeyAssembly: ~Copyable {
         assembled.commit(writer.length)
         return assembled.readable
     }
+}
+
+// MARK: - What a guard has to know
+
+extension GroupingKeyAssembly {
+    /// Whether the path that was scanned last may have something in it that `finding` tells; false for plain paths.
+    @inline(__always)
+    var isNotable: Bool {
+        guard let scanned else { return true }
+        return wasEscaped || parts.isEncoded || parts.hasEmptyValue || PushPath.isShardd(scanned, parts.job)
+            || hasBytesBeyondASCII(scanned)
+    }
+
+    /// What a guard has to know of the path that was scanned last, which is this one; the first that holds.
+    mutating func finding(_ raw: UnsafeRawBufferPointer) -> PathFinding {
+        guard let path = scanned else { return findingOfRefused(raw) }
+        if !isClean { return .unclean }
+        if PushPath.isShardd(path, parts.job) { return .jobOfShardd }
+        if !isUTF8(UnsafeRawBufferPointer(rebasing: path[parts.job])) { return .notUTF8(label: Array("job".utf8)) }
+        // Sorting keeps labels of one name in the order of the path: of each name the last one counts.
+        parts.labels.sortByName(in: path)
+        // A Pushgateway that does not know UTF-8 names takes `U__instance` for another label than `instance`.
+        var isLastInstanceEmpty = false
+        var isPlainInstanceEmpty = false
+        for index in 0..<parts.labels.count {
+            let label = parts.labels[index]
+            if equals(UnsafeRawBufferPointer(rebasing: path[label.name]), "instance") {
+                isLastInstanceEmpty = label.value.isEmpty
+                let isPlain = path[label.name.lowerBound - 1] == PathByte.slash
+                if isPlain { isPlainInstanceEmpty = label.value.isEmpty }
+            }
+            let isLast =
+                index + 1 == parts.labels.count || compareBytes(path, label.name, parts.labels[index + 1].name) != 0
+            if isLast, !PushPath.isJob(path, label.name),
+                !isUTF8(UnsafeRawBufferPointer(rebasing: path[label.value]))
+            {
+                return .notUTF8(label: Array(path[label.name]))
+            }
+        }
+        return isLastInstanceEmpty || isPlainInstanceEmpty ? .emptyInstance : .nothing
+    }
+
+    /// What is wrong with a path that a Pushgateway would not store anything for, if it is more than the shard's own 400.
+    private mutating func findingOfRefused(_ raw: UnsafeRawBufferPointer) -> PathFinding {
+        decoded.reset(keeping: GroupingKeyAssembly.keptLength)
+        guard percentDecode(raw, into: &decoded) else { return .nothing }
+        let path = decoded.readable
+        guard hasCleanSegments(path) else { return .unclean }
+        let base64 = "/metrics/job@base64/" as StaticString
+        guard begins(path, at: 0, with: base64) else {
+            return equals(path, "/metrics/job/") ? .noJob : .nothing
+        }
+        let start = base64.utf8CodeUnitCount
+        let end = index(of: PathByte.slash, in: path, from: start) ?? path.count
+        let decoder = LabelDecoder(bytes: UnsafeMutableRawBufferPointer(mutating: path))
+        return decoder.decodeBase64(start..<end) == nil ? .malformedJob : .nothing
+    }
+}
+
+/// What a guard has to know of a push's path beside its grouping key.
+enum PathFinding: Equatable {
+    case nothing
+    /// A Pushgateway answers it with a redirect: it has an empty segment that is not the last, or `.` or `..`.
+    case unclean
+    /// A Pushgateway answers it with a redirect, too: it names no job.
+    case noJob
+    /// Its job is no base64, though it is said to be.
+    case malformedJob
+    /// Its job is the one of shardd's own groups.
+    case jobOfShardd
+    /// A value of its key is not UTF-8: the label's.
+    case notUTF8(label: [UInt8])
+    /// Its key has an `instance` that is empty.
+    case emptyInstance
 }
 
 /// Writes runs of one buffer to another that has room for them.

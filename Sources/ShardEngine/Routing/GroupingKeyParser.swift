@@ -59,4 +59,24 @@ public final class GroupingKeyParser {
         }
         return murmur3(text)
     }
+
+    /// The key of a push on the ring, and what a guard has to know of its path.
+    func place(path: UnsafeRawBufferPointer) -> (hash: UInt32, finding: PathFinding) {
+        let groupingKey = assembly.groupingKey(path)
+        guard key == .group, !assembly.isNotable else { return examine(path, groupingKey) }
+        text = groupingKey ?? path
+        return (murmur3(text), .nothing)
+    }
+
+    @inline(never)
+    private func examine(
+        _ path: UnsafeRawBufferPointer,
+        _ groupingKey: UnsafeRawBufferPointer?
+    ) -> (UInt32, PathFinding) {
+        // The key lies in memory that the finding needs as well.
+        text = groupingKey ?? path
+        let hash = murmur3(text)
+        let finding = assembly.isNotable ? assembly.finding(path) : .nothing
+        return (key == .group ? hash : self.hash(path: path), finding)
+    }
 }

@@ -20,7 +20,9 @@ struct LabelDecoder {
         var value = label.value
         let isBase64 = ends(name, with: LabelDecoder.base64Suffix)
         if isBase64 { name = name.lowerBound..<name.upperBound - LabelDecoder.base64Suffix.utf8CodeUnitCount }
-        guard !name.isEmpty, isUTF8(name), !begins(name, with: "__") else { return nil }
+        guard !name.isEmpty, isUTF8(UnsafeRawBufferPointer(rebasing: bytes[name])), !begins(name, with: "__") else {
+            return nil
+        }
         if let unescaped = unescapeName(name), !unescaped.isEmpty { name = unescaped }
         if isBase64 {
             guard let decoded = decodeBase64(value) else { return nil }
@@ -102,16 +104,6 @@ struct LabelDecoder {
             value = value << 4 | UInt32(digit)
         }
         return nil
-    }
-
-    private func isUTF8(_ range: Range<Int>) -> Bool {
-        var offset = range.lowerBound
-        let text = UnsafeRawBufferPointer(rebasing: bytes[..<range.upperBound])
-        while offset < range.upperBound {
-            guard let length = utf8SequenceLength(text, at: offset) else { return false }
-            offset += length
-        }
-        return true
     }
 
     private func begins(_ range: Range<Int>, with text: StaticString) -> Bool {

@@ -57,7 +57,7 @@ func isTaken(raw: UnsafeRawBufferPointer, decoded: UnsafeRawBufferPointer) -> Bo
 }
 
 /// Whether the path begins with a slash and has no empty segment but the last, and none that is `.` or `..`.
-private func hasCleanSegments(_ path: UnsafeRawBufferPointer) -> Bool {
+func hasCleanSegments(_ path: UnsafeRawBufferPointer) -> Bool {
     guard path.first == PathByte.slash else { return false }
     var segmentStart = 1
     for offset in 1..<path.count where path[offset] == PathByte.slash {
@@ -106,6 +106,39 @@ func decodedByte(_ path: UnsafeRawBufferPointer, _ offset: inout Int) -> UInt8? 
     else { return nil }
     offset &+= 2
     return high << 4 | low
+}
+
+/// Whether any of the bytes is beyond ASCII.
+@inline(__always)
+func hasBytesBeyondASCII(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    guard let base = bytes.baseAddress else { return false }
+    var bits: UInt64 = 0
+    var offset = 0
+    while offset &+ 8 <= bytes.count {
+        bits |= base.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+        offset &+= 8
+    }
+    while offset < bytes.count {
+        bits |= UInt64(base.load(fromByteOffset: offset, as: UInt8.self))
+        offset &+= 1
+    }
+    return bits & 0x8080_8080_8080_8080 != 0
+}
+
+/// Whether the bytes are UTF-8.
+func isUTF8(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    var offset = 0
+    while offset < bytes.count {
+        if offset + 8 <= bytes.count,
+            bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) & 0x8080_8080_8080_8080 == 0
+        {
+            offset += 8
+            continue
+        }
+        guard let length = utf8SequenceLength(bytes, at: offset) else { return false }
+        offset += length
+    }
+    return true
 }
 
 /// How many bytes the UTF-8 sequence at an offset takes; nil where there is none (Unicode 15, table 3-7).

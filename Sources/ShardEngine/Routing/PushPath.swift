@@ -18,6 +18,8 @@ struct PushPath: ~Copyable {
     private var isJobBase64 = false
     /// Whether a label has a name or a value that is not to be taken as it stands.
     private var hasEncodedLabels = false
+    /// Whether a label's value is empty as it stands in the path.
+    private(set) var hasEmptyValue = false
     /// Whether the labels stand in the path as the grouping key has them: in ascending order of their names, no name
     /// twice, no `job` among them, no value empty.
     private(set) var areLabelsInOrder = true
@@ -39,6 +41,7 @@ struct PushPath: ~Copyable {
     mutating func scan(_ path: UnsafeRawBufferPointer, isRaw: Bool) -> Outcome {
         labels.removeAll()
         hasEncodedLabels = false
+        hasEmptyValue = false
         areLabelsInOrder = true
         guard let (jobStart, isBase64) = jobStart(path) else {
             return isRaw && hasEscapes(path) ? .escaped : .malformed
@@ -102,7 +105,10 @@ struct PushPath: ~Copyable {
 
             labels.append(LabelSpan(name: name, value: value))
             if !isPlain || isEscapedName(path, name) { hasEncodedLabels = true }
-            if value.isEmpty || PushPath.isJob(path, name) || !isAfter(path, name, previous) {
+            if value.isEmpty {
+                hasEmptyValue = true
+                areLabelsInOrder = false
+            } else if PushPath.isJob(path, name) || !isAfter(path, name, previous) {
                 areLabelsInOrder = false
             }
             previous = name
@@ -155,6 +161,12 @@ struct PushPath: ~Copyable {
     static func isJob(_ path: UnsafeRawBufferPointer, _ name: Range<Int>) -> Bool {
         name.count == 3 && path[name.lowerBound] == UInt8(ascii: "j") && path[name.lowerBound + 1] == UInt8(ascii: "o")
             && path[name.lowerBound + 2] == UInt8(ascii: "b")
+    }
+
+    /// Whether it is `shardd`, the job of the groups that shardd itself keeps in shards.
+    @inline(__always)
+    static func isShardd(_ path: UnsafeRawBufferPointer, _ job: Range<Int>) -> Bool {
+        job.count == 6 && equals(UnsafeRawBufferPointer(rebasing: path[job]), "shardd")
     }
 
     @inline(__always)

@@ -1,0 +1,277 @@
+// Judges the bodies of pushes: refuses those after which a shard would fail other clients' pushes or its own scrapes, even
+// though it takes them. A worker's push handler owns one and asks it before a push is forwarded. It does no I/O.
+//
+// What is refused was tried on Pushgateway 1.5.1 and 1.11; docs/PUSHGATEWAY.md has the table. A version that takes harm
+// may be on the ring, so a push is refused that harms any of them.
+
+/// The guard of one worker; loop-confined.
+final class PushGuard {
+    /// Bytes that a compressed body may have when it is inflated.
+    var inflatedLimit = 64 << 20
+    private let inflater = GzipInflater()
+    private var inflated = ByteBuffer(capacity: 0)
+
+    init() {}
+
+    /// Judges a body.
+    ///
+    /// - Parameters:
+    ///   - type: the first Content-Type header, nil without one.
+    ///   - coding: the first Content-Encoding header, nil without one.
+    /// - Returns: nil when the push may be forwarded.
+    @inline(__always)
+    func judge(
+        _ body: UnsafeRawBufferPointer,
+        type: UnsafeRawBufferPointer?,
+        coding: UnsafeRawBufferPointer?
+    ) -> PushRefusal? {
+        let format = BodyFormat(contentType: type)
+        guard let coding else { return judgePlain(body, format, isOneOfSeveral: format == .either) }
+        return judgeCoded(body, format, coding)
+    }
+
+    /// - Parameter isOneOfSeveral: whether some versions of Pushgateway read the body otherwise, so that it need not be
+    ///   good in this reading: it is enough that a shard which reads it so refuses it or takes no harm.
+    private func judgePlain(
+        _ body: UnsafeRawBufferPointer,
+        _ format: BodyFormat,
+        isOneOfSeveral: Bool
+    ) -> PushRefusal? {
+        var judge = BodyJudge(isOneOfSeveral: isOneOfSeveral)
+        if format != .protobuf { TextReader.read(body, &judge) }
+        if format != .text, judge.refusal == nil { ProtobufReader.read(body, &judge) }
+        return judge.refusal
+    }
+
+    /// Pushgateway 1.5 inflates what is named `gzip` and reads all else as it came; 1.11 inflates gzip and snappy in any
+    /// case of letters. What they read differently is judged as each of them reads it.
+    private func judgeCoded(
+        _ body: UnsafeRawBufferPointer,
+        _ format: BodyFormat,
+        _ coding: UnsafeRawBufferPointer
+    ) -> PushRefusal? {
+        let isGzip = equalsIgnoringCase(coding, "gzip")
+        let isSnappy = equalsIgnoringCase(coding, "snappy")
+        if !equals(coding, "gzip") {
+            let isOneOfSeveral = isGzip || isSnappy || format == .either
+            if let refusal = judgePlain(body, format, isOneOfSeveral: isOneOfSeveral) { return refusal }
+        }
+        guard isGzip || isSnappy else { return nil }
+        defer { inflated.reset(keeping: PushGuard.keptCapacity) }
+        inflated.reset(keeping: PushGuard.keptCapacity)
+        let outcome =
+            isGzip
+            ? inflater.inflate(body, into: &inflated, limit: inflatedLimit)
+            : SnappyFrames.inflate(body, into: &inflated, limit: inflatedLimit)
+        // A shard may take what came before the damage.
+        let isOneOfSeveral = !equals(coding, "gzip") || format == .either
+        if let refusal = judgePlain(inflated.readable, format, isOneOfSeveral: isOneOfSeveral) { return refusal }
+        switch outcome {
+        case .whole: return nil
+        case .damaged:
+            let line = "the body's \(printable(coding)) is damaged: it cannot be inflated"
+            return PushRefusal(reason: .damaged, line: line)
+        case .tooLarge:
+            let line = "the body is larger than \(inflatedLimit) bytes when it is inflated"
+            return PushRefusal(reason: .tooLarge, status: 413, line: line)
+        }
+    }
+
+    /// What is kept of the memory that a body was inflated into.
+    private static let keptCapacity = 256 << 10
+}
+
+/// How inflating a body ended.
+enum InflationOutcome: Equatable {
+    /// All is there that any Pushgateway would read.
+    case whole
+    /// What inflates bodies for Pushgateway might go on where this does not.
+    case damaged
+    case tooLarge
+}
+
+/// Looks for what harms shards while a reader goes through a body.
+private struct BodyJudge: ~Copyable {
+    private(set) var refusal: PushRefusal?
+    /// Whether the body may be meant to be read otherwise.
+    private let isOneOfSeveral: Bool
+    // Of the metrics of the present message:
+    private var kinds: MetricKinds = []
+    private var hasMixedKinds = false
+    private var hasLabelLE = false
+    private var badLabel: UnsafeRawBufferPointer?
+
+    init(isOneOfSeveral: Bool) {
+        self.isOneOfSeveral = isOneOfSeveral
+    }
+
+    /// - Returns: false, so that the reader stops.
+    private mutating func refuse(_ reason: RefusalReason, _ line: String) -> Bool {
+        refusal = PushRefusal(reason: reason, line: line)
+        return false
+    }
+
+    @inline(__always)
+    private static func isReserved(_ name: UnsafeRawBufferPointer) -> Bool {
+        // Most names differ in the first letter.
+        guard name.count >= 12, name[0] == UInt8(ascii: "s") else { return false }
+        return begins(name, at: 0, with: "shardd_store_") || begins(name, at: 0, with: "shardd_void_")
+    }
+
+    private mutating func refuseReserved(_ name: UnsafeRawBufferPointer, at offset: Int) -> Bool {
+        let family = printable(TextReader.name(name))
+        let reason = "shardd keeps families that begin with shardd_store_ or shardd_void_ for itself"
+        return refuse(.reserved, "family \"\(family)\" at byte \(offset) of the body: \(reason)")
+    }
+}
+
+// MARK: - Text
+
+extension BodyJudge: TextVisitor {
+    @inline(__always)
+    mutating func sampleLine(_ line: TextLine, name: UnsafeRawBufferPointer) -> Bool {
+        if BodyJudge.isReserved(name) { return refuseReserved(name, at: line.offset) }
+        return line.isASCII || isTakenOrRefused(line)
+    }
+
+    @inline(__always)
+    mutating func typeLine(_ line: TextLine, family: UnsafeRawBufferPointer) -> Bool {
+        if BodyJudge.isReserved(family) { return refuseReserved(family, at: line.offset) }
+        // Of all types only histograms end like it; a backslash at the end means nothing.
+        switch family.last {
+        case UInt8(ascii: "m"), UInt8(ascii: "M"), UInt8(ascii: "\\"):
+            if isGaugeHistogram(line, family) { return false }
+        default: break
+        }
+        return line.isASCII || isTakenOrRefused(line)
+    }
+
+    @inline(__always)
+    mutating func helpLine(_ line: TextLine, family: UnsafeRawBufferPointer) -> Bool {
+        if BodyJudge.isReserved(family) { return refuseReserved(family, at: line.offset) }
+        return line.isASCII || isValid(line)
+    }
+
+    /// A sample or a type that is not UTF-8 does no harm, as every Pushgateway refuses it; but it is no text either.
+    private mutating func isTakenOrRefused(_ line: TextLine) -> Bool {
+        isOneOfSeveral ? isUTF8(line.bytes) : isValid(line)
+    }
+
+    private mutating func isValid(_ line: TextLine) -> Bool {
+        if isUTF8(line.bytes) { return true }
+        let what = printable(line.bytes.prefix(60))
+        return refuse(.bodyNotUTF8, "the line at byte \(line.offset) of the body, \(what), is not UTF-8")
+    }
+
+    /// Whether it is one, and refused.
+    private mutating func isGaugeHistogram(_ line: TextLine, _ rest: UnsafeRawBufferPointer) -> Bool {
+        let (family, word) = TextReader.typeParts(rest)
+        guard word.count >= BodyJudge.gaugeHistogram.utf8CodeUnitCount, BodyJudge.isGaugeHistogram(word) else {
+            return false
+        }
+        let reason = "the type gauge_histogram ends every scrape of the shard at this family"
+        _ = refuse(.familyType, "family \"\(printable(family))\" at byte \(line.offset) of the body: \(reason)")
+        return true
+    }
+
+    private static let gaugeHistogram: StaticString = "gauge_histogram"
+
+    /// Whether Pushgateway's parser makes `GAUGE_HISTOGRAM` of it: it drops backslashes and then asks for capitals, which
+    /// two letters beyond ASCII have in ASCII, the dotless i and the long s.
+    private static func isGaugeHistogram(_ word: UnsafeRawBufferPointer) -> Bool {
+        var letters: [UInt8] = []
+        var offset = 0
+        while offset < word.count {
+            let pair = offset + 1 < word.count ? (word[offset], word[offset + 1]) : (word[offset], 0)
+            switch pair {
+            case (UInt8(ascii: "\\"), _): break
+            case (0xC4, 0xB1): letters.append(UInt8(ascii: "i"))
+            case (0xC5, 0xBF): letters.append(UInt8(ascii: "s"))
+            default: letters.append(asciiLowercase(word[offset]))
+            }
+            offset += word[offset] >= 0x80 ? 2 : 1
+        }
+        return letters.withUnsafeBytes { equals($0, gaugeHistogram) }
+    }
+}
+
+// MARK: - Protobuf
+
+extension BodyJudge: FamilyVisitor {
+    mutating func label(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+        if equals(name, "le") { hasLabelLE = true }
+        if badLabel == nil, !isUTF8(name) || !isUTF8(value) { badLabel = name }
+        return true
+    }
+
+    mutating func metric(_ found: MetricKinds) -> Bool {
+        if found.rawValue.nonzeroBitCount != 1 || !kinds.isEmpty && kinds != found { hasMixedKinds = true }
+        kinds.formUnion(found)
+        return true
+    }
+
+    mutating func family(_ family: FamilyMessage) -> Bool {
+        let goesOn = judge(family)
+        kinds = []
+        hasMixedKinds = false
+        hasLabelLE = false
+        badLabel = nil
+        return goesOn
+    }
+
+    mutating func cutShort(_ length: UInt64, at offset: Int) {
+        guard length >= BodyJudge.hugeLength else { return }
+        let why = "a Pushgateway of version 1.5 takes memory for all of a message before it has read it"
+        _ = refuse(.damaged, "the message at byte \(offset) of the body is said to have \(length) bytes: \(why)")
+    }
+
+    /// Far beyond what a client that is cut off has meant to send.
+    private static let hugeLength: UInt64 = 16 << 20
+
+    private mutating func judge(_ family: FamilyMessage) -> Bool {
+        if BodyJudge.isReserved(family.name) { return refuseReserved(family.name, at: family.offset) }
+        if !BodyJudge.isClassicName(family.name) {
+            return refuse(.familyName, family, "its name is not one that the text format can carry")
+        }
+        if !isUTF8(family.help) { return refuse(.bodyNotUTF8, family, "its HELP is not UTF-8") }
+        guard let kind = BodyJudge.kind(ofType: family.type) else {
+            let why = "its type, \(family.type), is none that a Pushgateway can tell in a scrape"
+            return refuse(.familyType, family, why)
+        }
+        if family.metricCount == 0 { return refuse(.familyEmpty, family, "it has no metrics") }
+        if hasMixedKinds || kinds != kind {
+            return refuse(.metricKind, family, "a metric has not just the one kind of value that the type says")
+        }
+        if let badLabel {
+            return refuse(.metricLabel, family, "label \"\(printable(badLabel))\" or its value is not UTF-8")
+        }
+        if hasLabelLE, kind == .histogram {
+            return refuse(.metricLabel, family, "a histogram's own label \"le\" makes two of that name in a scrape")
+        }
+        return true
+    }
+
+    private mutating func refuse(_ reason: RefusalReason, _ family: FamilyMessage, _ why: String) -> Bool {
+        refuse(reason, "family \"\(printable(family.name))\" at byte \(family.offset) of the body: \(why)")
+    }
+
+    private static func kind(ofType type: Int32) -> MetricKinds? {
+        switch type {
+        case 0: .counter
+        case 1: .gauge
+        case 2: .summary
+        case 3: .untyped
+        case 4: .histogram
+        default: nil
+        }
+    }
+
+    /// Letters, digits, `_` and `:`, and no digit in front.
+    private static func isClassicName(_ name: UnsafeRawBufferPointer) -> Bool {
+        guard let first = name.first, first &- UInt8(ascii: "0") >= 10 else { return false }
+        return name.allSatisfy { byte in
+            (byte | 0x20) &- UInt8(ascii: "a") < 26 || byte &- UInt8(ascii: "0") < 10 || byte == UInt8(ascii: "_")
+                || byte == UInt8(ascii: ":")
+        }
+    }
+}
