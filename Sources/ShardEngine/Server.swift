@@ -23,6 +23,7 @@ public final class Server {
     private let hints: Hints
     private let handover: Handover
     private let reconciler: Reconciler
+    private let emptyInstances: EmptyInstances
     private var reconcileMetrics = ReconcileMetrics()
     /// The ring in force.
     private var ring: Ring
@@ -68,6 +69,7 @@ public final class Server {
         files.giveBack()
         server.loop.run()
         server.reconciler.stop()
+        server.emptyInstances.stop()
         server.workers.close()
         server.logger.info("shardd has stopped")
     }
@@ -82,7 +84,7 @@ public final class Server {
         descriptors = raiseDescriptorLimit()
         let loop = EventLoop()
         self.loop = loop
-        let resolver = Resolver(loop: loop)
+        resolver = Resolver(loop: loop)
         workers = try WorkerGroup(
             loop: loop,
             resolver: resolver,
@@ -94,7 +96,6 @@ public final class Server {
         ring = Ring(shards: [], vnodes: configuration.hash.vnodes)
         stores = StoreWatch(loop: loop, resolver: resolver, configuration: configuration, logger: logger)
         ringBuilder = RingBuilder(mailbox: loop.mailbox)
-        self.resolver = resolver
         hints = Hints(loop: loop, resolver: resolver, logger: logger)
         var ringsChanged: (RingSet) -> Void = { _ in }
         handover = Handover(
@@ -113,6 +114,7 @@ public final class Server {
             onState: { runsChanged($0) },
             onMetrics: { counted($0) }
         )
+        emptyInstances = EmptyInstances(home: loop.mailbox, logger: logger)
         var changed: (Membership) -> Void = { _ in }
         discovery = Discovery(loop: loop, resolver: resolver, configuration: configuration, logger: logger) {
             changed($0)
@@ -134,12 +136,18 @@ public final class Server {
         workers.use(handover.rings)
         useStores()
         tellReconciler()
-        reconciler.start()
+        startThreads()
         discovery.start()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
         identifyShards(isFirst: true) { [unowned self] in
             handover.begin { [unowned self] in accept() }
         }
+    }
+
+    private func startThreads() {
+        emptyInstances.onPending = { [workers] shards in workers.forEach { $0.pushHandler.holdPosts(for: shards) } }
+        emptyInstances.start()
+        reconciler.start()
     }
 
     private func accept() {
@@ -224,6 +232,7 @@ public final class Server {
 
     private func storesChanged() {
         handover.stores = stores.map
+        tellEmptyInstances()
         guard let selected, selected != stores.select(membership.shards) else { return }
         rebuildRing()
     }
@@ -288,6 +297,13 @@ public final class Server {
             absences: absences
         )
         reconciler.update(input)
+        tellEmptyInstances()
+    }
+
+    /// Has the processes of all shards searched for groups with an empty instance, unless these are forwarded as they are.
+    private func tellEmptyInstances() {
+        let processes = configuration.pushCheck == .off ? [:] : stores.map.identities.mapValues(\.process)
+        emptyInstances.update(EmptyInstances.Input(processes: processes, check: configuration.check))
     }
 
     // MARK: Descriptors

@@ -175,4 +175,11 @@ import Yams
     private static func withOptionalKeys(_ text: String) -> String {
         text.replacing(/(?m)^( *)#(?=[a-z])/) { $0.output.1 }
     }
+
+    /// YAML has `off` for false, too; here it is the word.
+    @Test(arguments: [("off", Configuration.PushCheck.off), ("\"off\"", .off), ("guard", .guard)])
+    func readsHowPushesAreChecked(text: String, check: Configuration.PushCheck) throws {
+        let file = "pushgateway: {servers: [a]}\npushes: {check: \(text)}\n"
+        #expect(try Configuration.parse(file, file: "f").pushCheck == check)
+    }
 }

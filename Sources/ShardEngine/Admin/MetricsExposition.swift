@@ -61,6 +61,14 @@ struct MetricsExposition: ~Copyable {
         for reason in RejectionReason.allCases {
             text.sample(Double(snapshot.rejections[reason] ?? 0), labels: [("reason", reason.rawValue)])
         }
+        text.family(
+            "shardd_pushes_refused_total",
+            .counter,
+            "Pushes refused because they would harm a shard, by reason."
+        )
+        for reason in RefusalReason.allCases {
+            text.sample(Double(snapshot.refusals[reason] ?? 0), labels: [("reason", reason.rawValue)])
+        }
     }
 
     private mutating func writeShards() {

@@ -35,6 +35,14 @@ public struct Configuration: Equatable, Sendable {
         }
     }
 
+    /// What is looked at in pushes before they are forwarded.
+    public enum PushCheck: String, CaseIterable, Equatable, Sendable {
+        /// Paths alone, and only what no shard could take anyway.
+        case off
+        /// Paths and bodies: a push that would harm a shard is refused.
+        case `guard`
+    }
+
     /// The ring's points and what is looked up on it.
     public struct Hash: Equatable, Sendable {
         /// Points of each shard.
@@ -138,6 +146,8 @@ public struct Configuration: Equatable, Sendable {
     public var forward = Forward()
     /// What clients may use.
     public var limits = Limits()
+    /// What is looked at in pushes.
+    public var pushCheck = PushCheck.guard
     /// Ending.
     public var shutdown = Shutdown()
     /// Moving groups to their owners.

@@ -130,6 +130,7 @@ extension ConfigurationKey {
             .init("reconcile.interval", \.file.reconcile.interval, .duration(from: second)),
             .init("reconcile.settle", \.file.reconcile.settle, .duration(from: .zero)),
             .init("reconcile.groups_per_second", \.file.reconcile.groupsPerSecond, .integer(1...1_000_000)),
+            .init("pushes.check", \.file.pushCheck, .pushCheck),
         ]
     }
 

@@ -1,43 +1,103 @@
-// Where every request of a worker comes in: pushes are looked up on the ring and forwarded, or redirected; a GET on a
-// push's path tells where it would go; everything else is for the admin endpoints.
+// Where every request of a worker comes in: pushes are judged, looked up on the ring and forwarded, or redirected; a GET on
+// a push's path tells where it would go; everything else is for the admin endpoints.
 
 /// Answers requests on pushes' paths; loop-confined.
 final class PushHandler {
     private let forwarder: Forwarder
     private var parser: GroupingKeyParser
     private var mode: Configuration.Mode
+    private var isGuarding: Bool
+    private let bodyGuard = PushGuard()
+    private let heldPushes: HeldPushes
     /// Answers requests on all other paths.
     var onOther: ((InboundConnection, RequestTarget) -> Void)?
 
-    init(forwarder: Forwarder, mode: Configuration.Mode, key: HashKey) {
+    init(forwarder: Forwarder, configuration: Configuration) {
         self.forwarder = forwarder
-        self.mode = mode
-        parser = GroupingKeyParser(key: key)
+        mode = configuration.mode
+        isGuarding = configuration.pushCheck != .off
+        parser = GroupingKeyParser(key: configuration.hash.key)
+        heldPushes = HeldPushes(forwarder: forwarder)
+        bodyGuard.inflatedLimit = PushHandler.inflatedLimit(configuration)
     }
 
     /// Goes by other settings from now on.
-    func apply(mode: Configuration.Mode, key: HashKey) {
-        self.mode = mode
-        parser = GroupingKeyParser(key: key)
+    func apply(_ configuration: Configuration) {
+        mode = configuration.mode
+        isGuarding = configuration.pushCheck != .off
+        parser = GroupingKeyParser(key: configuration.hash.key)
+        bodyGuard.inflatedLimit = PushHandler.inflatedLimit(configuration)
+    }
+
+    /// Holds POSTs with an empty instance for these shards, which have yet to be searched for such groups.
+    func holdPosts(for shards: Set<ShardAddress>) {
+        heldPushes.hold(for: shards)
     }
 
     /// Takes a request that has arrived as a whole.
     func handle(_ connection: InboundConnection) {
         let target = RequestTarget(connection.target)
-        guard parser.isPushPath(target.path) else {
-            onOther?(connection, target)
-            return
-        }
         let method = connection.method
+        guard parser.isPushPath(target.path) else { return handleOther(connection, target, method) }
         if method.isPush {
-            let hash = parser.hash(path: target.path)
-            if mode == .forward { forwarder.forward(connection, hash: hash) } else { redirect(connection, hash) }
+            handlePush(connection, target, method)
         } else if method == .get || method == .head {
-            tellPlacement(connection, parser.hash(path: target.path))
+            tellPlacement(connection, target, method)
         } else {
             let allow = ReplyHeader(name: "Allow", value: HTTPServer.allowedMethods)
             answer(connection, 405, headers: [allow], line: "method not allowed on a push's path")
         }
+    }
+
+    private func handleOther(_ connection: InboundConnection, _ target: RequestTarget, _ method: Method) {
+        if method.isPush, let refusal = PathGuard.judgeSegments(target.path) { return refuse(connection, refusal) }
+        onOther?(connection, target)
+    }
+
+    // MARK: Pushes
+
+    @inline(__always)
+    private func handlePush(_ connection: InboundConnection, _ target: RequestTarget, _ method: Method) {
+        let (hash, finding) = parser.place(path: target.path)
+        if case .nothing = finding {} else if !mayGoOn(connection, target, method, finding) { return }
+        guard mode == .forward else { return redirect(connection, hash) }
+        if isGuarding, method != .delete, connection.bodyCount > 0 {
+            let (type, coding) = connection.bodyHeaders()
+            if let refusal = bodyGuard.judge(connection.body, type: type, coding: coding) {
+                return refuse(connection, refusal)
+            }
+        }
+        if connection.rewrittenTarget != nil, method == .post { return heldPushes.forward(connection, hash: hash) }
+        forwarder.forward(connection, hash: hash)
+    }
+
+    /// Does what the path asks for; false when the request has been answered.
+    @inline(never)
+    private func mayGoOn(
+        _ connection: InboundConnection,
+        _ target: RequestTarget,
+        _ method: Method,
+        _ finding: PathFinding
+    ) -> Bool {
+        switch PathGuard.judge(target.path, finding, method: method, isGuarding: isGuarding) {
+        case .forward:
+            return true
+        case .withoutInstance(let path):
+            rewrite(connection, target, path)
+            return true
+        case .refuse(let refusal):
+            refuse(connection, refusal)
+            return false
+        }
+    }
+
+    private func rewrite(_ connection: InboundConnection, _ target: RequestTarget, _ path: [UInt8]) {
+        connection.rewrittenTarget = RewrittenTarget(path + (target.query.map { [UInt8(ascii: "?")] + $0 } ?? []))
+    }
+
+    private func refuse(_ connection: InboundConnection, _ refusal: PushRefusal) {
+        forwarder.metrics.countRefusal(refusal.reason)
+        answer(connection, refusal.status, line: refusal.line)
     }
 
     /// Has the client push to the shard itself, as dynamic-sharding does.
@@ -47,14 +107,28 @@ final class PushHandler {
         answer(connection, 307, headers: [ReplyHeader(name: "Location", value: url)], line: url)
     }
 
+    // MARK: Where pushes go
+
     /// dynamic-sharding's answer to a GET.
-    private func tellPlacement(_ connection: InboundConnection, _ hash: UInt32) {
+    private func tellPlacement(_ connection: InboundConnection, _ target: RequestTarget, _ method: Method) {
+        let (hash, finding) = parser.place(path: target.path)
+        switch finding {
+        // No push goes anywhere with such a path; a client that has followed a redirect must not see a 200.
+        case .unclean, .noJob:
+            if case .refuse(let refusal) = PathGuard.judge(target.path, finding, method: method, isGuarding: false) {
+                return answer(connection, refusal.status, line: refusal.line)
+            }
+        case .emptyInstance where isGuarding:
+            rewrite(connection, target, PathGuard.withoutInstance(target.path))
+        default:
+            break
+        }
         guard let shard = forwarder.shard(for: hash) else { return answerNoShard(connection) }
         answer(connection, 200, line: "nextUrl:\(shardURL(shard, connection))")
     }
 
     private func shardURL(_ shard: ShardAddress, _ connection: InboundConnection) -> String {
-        "http://\(shard)\(String(decoding: connection.target, as: UTF8.self))"
+        "http://\(shard)\(String(decoding: connection.forwardedTarget, as: UTF8.self))"
     }
 
     private func answerNoShard(_ connection: InboundConnection) {
@@ -71,5 +145,11 @@ final class PushHandler {
             forwarder.metrics.countAnswer(method, status)
         }
         connection.reply(status: status, headers: headers, line: line)
+    }
+
+    /// Enough for text that gzip makes an eighth of, and no more than the loop can judge without a stall.
+    private static func inflatedLimit(_ configuration: Configuration) -> Int {
+        let bodyBytes = configuration.limits.bodyBytes
+        return max(bodyBytes, min(8 * bodyBytes, 64 << 20))
     }
 }

@@ -29,7 +29,7 @@ final class Worker {
             settings: ForwardSettings(configuration),
             logger: logger
         )
-        let pushHandler = PushHandler(forwarder: forwarder, mode: configuration.mode, key: configuration.hash.key)
+        let pushHandler = PushHandler(forwarder: forwarder, configuration: configuration)
         self.pushHandler = pushHandler
         server = HTTPServer(
             loop: loop,
@@ -57,7 +57,7 @@ final class Worker {
     /// Goes by other settings from now on; nothing under way is disturbed.
     func apply(_ configuration: Configuration, descriptorLimit: Int) {
         forwarder.settings = ForwardSettings(configuration)
-        pushHandler.apply(mode: configuration.mode, key: configuration.hash.key)
+        pushHandler.apply(configuration)
         server.limits = InboundLimits(configuration, descriptorLimit: descriptorLimit)
         suspects.check = configuration.check
         logRequests()
@@ -85,6 +85,7 @@ final class Worker {
         snapshot.answers = metrics.answers
         snapshot.durations = metrics.durations
         snapshot.rejections = metrics.rejections
+        snapshot.refusals = metrics.refusals
         snapshot.inFlight = metrics.inFlight
         snapshot.connections = server.connectionCount
         for pool in forwarder.pools.values {

@@ -35,6 +35,8 @@ final class RequestMetrics {
     private(set) var durations = Histogram()
     /// Rejections by reason, in the order of `RejectionReason`.
     private(set) var rejections: [RejectionReason: UInt64] = [:]
+    /// Pushes refused by the guard, by reason.
+    private(set) var refusals: [RefusalReason: UInt64] = [:]
     /// Requests that have arrived and not been answered.
     var inFlight = 0
 
@@ -47,6 +49,10 @@ final class RequestMetrics {
     func countAnswer(_ method: Method, _ status: Int, _ duration: TimeSpan) {
         answers[Int(method.rawValue)].count(status)
         durations.observe(duration)
+    }
+
+    func countRefusal(_ reason: RefusalReason) {
+        refusals[reason, default: 0] += 1
     }
 
     func countRejection(_ reason: RejectionReason) {

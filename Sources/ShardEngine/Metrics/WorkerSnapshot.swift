@@ -42,6 +42,7 @@ struct WorkerSnapshot {
     var answers = [StatusCounts](repeating: StatusCounts(), count: Method.allCases.count)
     var durations = Histogram()
     var rejections: [RejectionReason: UInt64] = [:]
+    var refusals: [RefusalReason: UInt64] = [:]
     var inFlight = 0
     var connections = 0
     var shards: [ShardAddress: Shard] = [:]
@@ -50,6 +51,7 @@ struct WorkerSnapshot {
         for index in answers.indices { answers[index].add(other.answers[index]) }
         durations.add(other.durations)
         rejections.merge(other.rejections, uniquingKeysWith: +)
+        refusals.merge(other.refusals, uniquingKeysWith: +)
         inFlight += other.inFlight
         connections += other.connections
         for (address, shard) in other.shards { shards[address, default: Shard()].add(shard) }

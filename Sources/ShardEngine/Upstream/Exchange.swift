@@ -34,6 +34,8 @@ final class Exchange {
     /// Where it begins in its pipeline's stream of bytes.
     var streamStart: UInt64 = 0
     var placement = Placement.shared
+    /// How many answers come before its own, to what was sent before it on its behalf.
+    var precedingAnswers = 0
     /// How many shards have refused it.
     var failovers = 0
     private(set) var method = Method.put

@@ -142,7 +142,7 @@ final class Forwarder {
     /// the request was a POST, which only adds. `done` is called now or later.
     func missed(_ request: Exchange, by pool: ShardPool, _ done: @escaping () -> Void) {
         guard request.method != .post, let onMissed, let connection = request.connection else { return done() }
-        onMissed(pool.shard, Array(RequestTarget(connection.target).path), request.pool.shard, done)
+        onMissed(pool.shard, Array(RequestTarget(connection.forwardedTarget).path), request.pool.shard, done)
     }
 
     /// Has it remembered that what shards hold is void, of a request for whose answer nobody waits.

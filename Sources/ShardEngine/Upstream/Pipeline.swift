@@ -152,7 +152,7 @@ final class Pipeline {
         exchange.streamStart = streamEnd
         exchanges.append(exchange)
         let before = unsent.count
-        unsent.append(
+        exchange.precedingAnswers = unsent.append(
             requestOf: connection,
             to: pool.shard,
             largeBody: exchange.largeBody,
@@ -339,8 +339,13 @@ final class Pipeline {
 
     private func answered(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse) {
         let since = headSince
-        let exchange = exchanges.removeFirst()
         lastUse = loop.now
+        if let head = exchanges.first, head.precedingAnswers > 0 {
+            head.precedingAnswers -= 1
+            if !response.keepsConnection { end(.lastAnswer) }
+            return
+        }
+        let exchange = exchanges.removeFirst()
         // An answer before the whole body was sent leaves the connection of no use.
         let isUsable = response.keepsConnection && largeBody == nil
         if isUsable { isExclusive = false }

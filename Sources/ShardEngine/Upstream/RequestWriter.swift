@@ -1,20 +1,36 @@
 // Copies messages between the two sides, without what belongs to one connection: pushes to shards, answers to clients.
 
 extension ByteBuffer {
-    /// Appends the outstanding request of a connection as it goes to a shard: target, end-to-end headers, framing anew.
+    /// Appends the outstanding request of a connection as it goes to a shard. Where its target has been rewritten, a DELETE
+    /// of the target that it came with goes before it, so that the shard never has both groups.
     ///
     /// - Parameters:
     ///   - largeBody: the body, when it is to be sent from where it is and not from here.
     ///   - isRemoval: makes a DELETE of it, without the body.
+    /// - Returns: how many answers come before the one that counts.
     mutating func append(
         requestOf connection: InboundConnection,
         to shard: ShardAddress,
         largeBody: BodyBuffer?,
         isRemoval: Bool = false
+    ) -> Int {
+        let isRewritten = connection.rewrittenTarget != nil
+        if isRewritten { append(connection, connection.target, shard, largeBody: nil, isRemoval: true) }
+        append(connection, connection.forwardedTarget, shard, largeBody: largeBody, isRemoval: isRemoval)
+        return isRewritten ? 1 : 0
+    }
+
+    /// Appends one request: target, end-to-end headers, framing anew.
+    private mutating func append(
+        _ connection: InboundConnection,
+        _ target: UnsafeRawBufferPointer,
+        _ shard: ShardAddress,
+        largeBody: BodyBuffer?,
+        isRemoval: Bool
     ) {
         append(isRemoval ? Method.delete.name : connection.method.name)
         append(byte: 0x20)
-        append(connection.target)
+        append(target)
         append(" HTTP/1.1\r\n")
         let options = connection.connectionOptions
         // The host of an absolute-form target takes the place of the header's (RFC 9112, section 3.2.2).

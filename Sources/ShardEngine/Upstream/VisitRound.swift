@@ -34,7 +34,7 @@ final class VisitRound {
     init(of request: Exchange, voided: [Int] = []) {
         self.request = request
         self.voided = voided
-        path = request.connection.map { Array(RequestTarget($0.target).path) } ?? []
+        path = request.connection.map { Array(RequestTarget($0.forwardedTarget).path) } ?? []
     }
 
     // MARK: Before the owner

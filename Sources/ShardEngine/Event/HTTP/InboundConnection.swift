@@ -43,6 +43,8 @@ final class InboundConnection {
     private(set) var request: UnsafeMutablePointer<evhttp_request>?
     /// What the memory of the server has for it, beside what its body has.
     var charge = 0
+    /// What goes to a shard in place of the outstanding request's own target; nil for nearly all requests.
+    var rewrittenTarget: RewrittenTarget?
     /// Whoever answers the outstanding request.
     var owner: (any InboundRequestOwner)?
     private(set) var phase = Phase.idle
@@ -318,6 +320,7 @@ final class InboundConnection {
     func requestArrived(_ request: UnsafeMutablePointer<evhttp_request>) {
         guard let parser else { preconditionFailure("a request without a parser") }
         self.request = request
+        rewrittenTarget = nil
         hadLargeBody = isInWindow
         enter(.outstanding)
         isLastOfClient = parser.head.isLast

@@ -10,7 +10,12 @@ struct RequestHeader {
 
     fileprivate init(_ header: evkeyval) {
         name = UnsafeRawBufferPointer(start: header.key, count: strlen(header.key))
-        value = UnsafeRawBufferPointer(start: header.value, count: strlen(header.value))
+        value = RequestHeader.value(of: header)
+    }
+
+    @inline(__always)
+    fileprivate static func value(of header: evkeyval) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: header.value, count: strlen(header.value))
     }
 }
 
@@ -42,6 +47,29 @@ extension InboundConnection {
 
     /// The body as an object that may outlive the request, where it is large or did not come in one piece.
     var bodyBuffer: BodyBuffer? { lent.bodyBuffer }
+
+    /// The first Content-Type and the first Content-Encoding header; nil where there is none.
+    func bodyHeaders() -> (type: UnsafeRawBufferPointer?, coding: UnsafeRawBufferPointer?) {
+        var type: UnsafeRawBufferPointer?
+        var coding: UnsafeRawBufferPointer?
+        var next = shardd_first_header(outstanding.pointee.input_headers)
+        while let header = next {
+            next = header.pointee.next.tqe_next
+            // Most headers differ in their first letters; each key ends with a NUL, so that none is read past its end.
+            guard let key = header.pointee.key, key[0] | 0x20 == 0x63, key[1] | 0x20 == 0x6F, key[2] | 0x20 == 0x6E,
+                key[3] | 0x20 == 0x74
+            else { continue }
+            if type == nil, strcasecmp(key, "content-type") == 0 {
+                type = RequestHeader.value(of: header.pointee)
+            } else if coding == nil, strcasecmp(key, "content-encoding") == 0 {
+                coding = RequestHeader.value(of: header.pointee)
+            }
+        }
+        return (type, coding)
+    }
+
+    /// Path and query as they go to a shard: the client's, unless they have been rewritten.
+    var forwardedTarget: UnsafeRawBufferPointer { rewrittenTarget?.bytes ?? target }
 
     /// Calls `body` with each header, in the order in which they came.
     @inline(__always)
