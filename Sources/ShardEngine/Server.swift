@@ -89,7 +89,7 @@ public final class Server {
             loop: loop,
             resolver: resolver,
             configuration: configuration,
-            descriptorLimit: Server.descriptorLimit(descriptors, configuration),
+            descriptorLimit: DescriptorBudget(descriptors, configuration).clients,
             logger: logger
         )
         membership = Membership(servers: configuration)
@@ -160,7 +160,7 @@ public final class Server {
                 "workers": "\(configuration.workers)",
             ]
         )
-        noteFewDescriptors()
+        DescriptorBudget(descriptors, configuration).noteIfFew(logger)
     }
 
     private func connectParts() {
@@ -305,27 +305,6 @@ public final class Server {
         let processes = configuration.pushCheck == .off ? [:] : stores.map.identities.mapValues(\.process)
         emptyInstances.update(EmptyInstances.Input(processes: processes, check: configuration.check))
     }
-
-    // MARK: Descriptors
-
-    /// How many descriptors there are for clients and their requests, when every shard has all of its connections.
-    private static func descriptorLimit(_ descriptors: Int, _ configuration: Configuration) -> Int {
-        let shards =
-            max(configuration.servers.count, 8) * configuration.forward.connectionsPerShard * configuration.workers
-        return max(descriptors - shards - 64, descriptors / 4)
-    }
-
-    private func noteFewDescriptors() {
-        let limits = InboundLimits(configuration, descriptorLimit: Server.descriptorLimit(descriptors, configuration))
-        let possible = limits.connections * configuration.workers
-        guard possible < configuration.limits.connections / configuration.workers * configuration.workers else {
-            return
-        }
-        logger.notice(
-            "fewer connections than limits.connections are possible: raise the limit of open files",
-            metadata: ["open_files": "\(descriptors)", "connections": "\(possible)"]
-        )
-    }
 }
 
 // MARK: -
@@ -434,7 +413,7 @@ extension Server: AdminDelegate {
         handover.hold = loaded.hold
         useStores()
         logLevel.level = loaded.logLevel ?? options.logLevel
-        let descriptorLimit = Server.descriptorLimit(descriptors, loaded)
+        let descriptorLimit = DescriptorBudget(descriptors, loaded).clients
         workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }
         discovery.apply(loaded)
         tellReconciler()

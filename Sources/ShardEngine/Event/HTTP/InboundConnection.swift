@@ -71,7 +71,7 @@ final class InboundConnection {
     private var writeEvent: DescriptorEvent?
     private var isReadingPaused = false
     /// What the client has sent while its request was outstanding.
-    private var readAhead = ByteBuffer(capacity: 0)
+    private(set) var readAhead = ByteBuffer(capacity: 0)
     /// What the client has not yet taken of its reply.
     private var unsent = UnsentReply()
     /// What has been read and thrown away since the last answer, and when.
@@ -327,26 +327,6 @@ final class InboundConnection {
         closesAfterReply = isLastOfClient
     }
 
-    /// Does what comes before an answer, of which `server.reply` has the status line and headers. The connection ends with it
-    /// where the server, or the client, wants it to and no request waits behind this one.
-    func prepareReply() {
-        guard server.isAttentive || server.isFull || isHalfClosed else { return }
-        if server.isDraining || server.isFull || isHalfClosed,
-            readAhead.count == 0 || server.isDraining && !hasWholeRequest(readAhead.readable)
-        {
-            closesAfterReply = true
-        }
-        server.onAnswer?(self, statusOfReply)
-    }
-
-    /// The digits after "HTTP/1.1 ".
-    private var statusOfReply: Int {
-        server.reply.readable.dropFirst(9).prefix(3).reduce(0) { 10 * $0 + Int($1) - 0x30 }
-    }
-
-    /// How long the outstanding request has waited for its answer.
-    var waitingTime: TimeSpan { server.loop.now.since(phaseStart) }
-
     /// Sends a whole response; `bytes` is a head with the right framing, and a body, or what comes before a page.
     ///
     /// In the usual case one `send` takes it all, and evhttp's own reply with its events is not needed.
@@ -423,13 +403,6 @@ final class InboundConnection {
     static let smallCost = 49152
 
     // MARK: The end
-
-    /// Whether the client has closed its socket, or its sending half: the two look the same from here.
-    var hasClientClosed: Bool {
-        guard descriptor >= 0 else { return true }
-        var state = pollfd(fd: descriptor, events: Int16(shardd_poll_end), revents: 0)
-        return poll(&state, 1, 0) > 0 && state.revents & Int16(shardd_poll_end) != 0
-    }
 
     /// Ends the connection at once, whatever it is doing.
     func abort() {

@@ -19,6 +19,13 @@ struct Lingering {
 }
 
 extension InboundConnection {
+    /// Whether the client has closed its socket, or its sending half: the two look the same from here.
+    var hasClientClosed: Bool {
+        guard descriptor >= 0 else { return true }
+        var state = pollfd(fd: descriptor, events: Int16(shardd_poll_end), revents: 0)
+        return poll(&state, 1, 0) > 0 && state.revents & Int16(shardd_poll_end) != 0
+    }
+
     /// Answers what is not a request, or has taken too long to become one, and ends the connection; evhttp is on no stack.
     func refuse(_ refusal: Refusal) {
         guard descriptor >= 0, request == nil, phase != .lingering else { return }

@@ -39,6 +39,26 @@ extension InboundConnection {
         reply(server.reply.readable)
     }
 
+    /// Does what comes before an answer, of which `server.reply` has the status line and headers. The connection ends with it
+    /// where the server, or the client, wants it to and no request waits behind this one.
+    func prepareReply() {
+        guard server.isAttentive || server.isFull || isHalfClosed else { return }
+        if server.isDraining || server.isFull || isHalfClosed,
+            readAhead.count == 0 || server.isDraining && !hasWholeRequest(readAhead.readable)
+        {
+            closesAfterReply = true
+        }
+        server.onAnswer?(self, statusOfReply)
+    }
+
+    /// The digits after "HTTP/1.1 ".
+    private var statusOfReply: Int {
+        server.reply.readable.dropFirst(9).prefix(3).reduce(0) { 10 * $0 + Int($1) - 0x30 }
+    }
+
+    /// How long the outstanding request has waited for its answer.
+    var waitingTime: TimeSpan { server.loop.now.since(phaseStart) }
+
     private func endHead() {
         prepareReply()
         if closesAfterReply {
