@@ -40,7 +40,7 @@ import Testing
         let engine = try EngineUnderTest(shards: [shard.address])
         defer { engine.stop() }
         for _ in 0..<2 {
-            let answer = engine.push("/metrics/job//x")
+            let answer = engine.push("/metrics/job/y")
             #expect(answer.status == 400 && !answer.text.contains("Location"))
             let line = "it answers pushes on this path with a redirect (\(status)): the path to use is /metrics/job/x"
             #expect(answer.text.hasSuffix("\r\n\r\nshard \(shard.address): \(line)\n"))
