@@ -3,16 +3,17 @@
 // https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto
 //
 // It is never stricter than the decoders of Pushgateway 1.5 to 1.11: what one of them takes, this reads in the same way.
-// Where none of them can go on it stops, as they do: older ones keep the messages before that.
+// Where none of them can go on it stops and says so: a shard then refuses the whole body. Of a body that ends within a
+// message older ones keep the messages before that.
 
-/// What a reader of messages calls. Each method tells whether to read on.
+/// What a reader of messages calls.
 protocol FamilyVisitor: ~Copyable {
     /// A label of a metric; the family's name may be yet to come.
-    mutating func label(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool
+    mutating func label(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer)
     /// A metric's labels have been told; these are the kinds of value that it has.
-    mutating func metric(_ kinds: MetricKinds) -> Bool
+    mutating func metric(_ kinds: MetricKinds)
     /// A message has been read.
-    mutating func family(_ family: FamilyMessage) -> Bool
+    mutating func family(_ family: FamilyMessage)
     /// The body ends within a message of that length, which begins at an offset.
     mutating func cutShort(_ length: UInt64, at offset: Int)
 }
@@ -53,19 +54,29 @@ struct FamilyMessage {
 
 /// Reads bodies of messages.
 enum ProtobufReader {
-    /// Has the visitor see each message until it has seen enough.
-    static func read<Visitor: FamilyVisitor & ~Copyable>(_ body: UnsafeRawBufferPointer, _ visitor: inout Visitor) {
+    /// Has the visitor see each message.
+    ///
+    /// - Returns: false where every Pushgateway refuses the body, whatever the visitor has seen.
+    static func read<Visitor: FamilyVisitor & ~Copyable>(
+        _ body: UnsafeRawBufferPointer,
+        _ visitor: inout Visitor
+    ) -> Bool {
         var wire = WireReader(body)
         while wire.count > 0 {
-            guard let length = wire.varint() else { return }
+            guard let length = wire.varint() else { return true }
             let offset = body.count - wire.count
-            guard let message = wire.take(length) else { return visitor.cutShort(length, at: offset) }
+            guard let message = wire.take(length) else {
+                visitor.cutShort(length, at: offset)
+                return true
+            }
             var family = FamilyMessage(offset: offset)
-            guard readFamily(message, &family, &visitor), visitor.family(family) else { return }
+            guard readFamily(message, &family, &visitor) else { return false }
+            visitor.family(family)
         }
+        return true
     }
 
-    /// - Returns: whether to read on.
+    /// - Returns: false where no decoder can go on; so do the next two.
     private static func readFamily<Visitor: FamilyVisitor & ~Copyable>(
         _ message: UnsafeRawBufferPointer,
         _ family: inout FamilyMessage,
@@ -113,7 +124,8 @@ enum ProtobufReader {
                 kinds.formUnion(MetricKinds(field: field))
             }
         }
-        return visitor.metric(kinds)
+        visitor.metric(kinds)
+        return true
     }
 
     private static func readLabel<Visitor: FamilyVisitor & ~Copyable>(
@@ -135,6 +147,7 @@ enum ProtobufReader {
                 guard wire.skip(type) else { return false }
             }
         }
-        return visitor.label(name: name, value: value)
+        visitor.label(name: name, value: value)
+        return true
     }
 }

@@ -39,8 +39,8 @@ final class PushGuard {
     ) -> PushRefusal? {
         var judge = BodyJudge(isOneOfSeveral: isOneOfSeveral)
         if format != .protobuf { TextReader.read(body, &judge) }
-        if format != .text, judge.refusal == nil { ProtobufReader.read(body, &judge) }
-        return judge.refusal
+        if format == .text || judge.refusal != nil { return judge.refusal }
+        return ProtobufReader.read(body, &judge) ? judge.refusal : nil
     }
 
     /// Pushgateway 1.5 inflates what is named `gzip` and reads all else as it came; 1.11 inflates gzip and snappy in any
@@ -107,7 +107,8 @@ private struct BodyJudge: ~Copyable {
 
     /// - Returns: false, so that the reader stops.
     private mutating func refuse(_ reason: RefusalReason, _ line: String) -> Bool {
-        refusal = PushRefusal(reason: reason, line: line)
+        // The first one that is found counts.
+        if refusal == nil { refusal = PushRefusal(reason: reason, line: line) }
         return false
     }
 
@@ -198,25 +199,22 @@ extension BodyJudge: TextVisitor {
 // MARK: - Protobuf
 
 extension BodyJudge: FamilyVisitor {
-    mutating func label(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+    mutating func label(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
         if equals(name, "le") { hasLabelLE = true }
         if badLabel == nil, !isUTF8(name) || !isUTF8(value) { badLabel = name }
-        return true
     }
 
-    mutating func metric(_ found: MetricKinds) -> Bool {
+    mutating func metric(_ found: MetricKinds) {
         if found.rawValue.nonzeroBitCount != 1 || !kinds.isEmpty && kinds != found { hasMixedKinds = true }
         kinds.formUnion(found)
-        return true
     }
 
-    mutating func family(_ family: FamilyMessage) -> Bool {
-        let goesOn = judge(family)
+    mutating func family(_ family: FamilyMessage) {
+        if refusal == nil { judge(family) }
         kinds = []
         hasMixedKinds = false
         hasLabelLE = false
         badLabel = nil
-        return goesOn
     }
 
     mutating func cutShort(_ length: UInt64, at offset: Int) {
@@ -228,6 +226,8 @@ extension BodyJudge: FamilyVisitor {
     /// Far beyond what a client that is cut off has meant to send.
     private static let hugeLength: UInt64 = 16 << 20
 
+    /// - Returns: whether it is good.
+    @discardableResult
     private mutating func judge(_ family: FamilyMessage) -> Bool {
         if BodyJudge.isReserved(family.name) { return refuseReserved(family.name, at: family.offset) }
         if !BodyJudge.isClassicName(family.name) {
