@@ -71,6 +71,13 @@ import Testing
         #expect(listing.groups[labels]?.obstacle != nil)
     }
 
+    /// Beside the group without an instance it would fail every push and scrape of a shard.
+    @Test func aGroupWithAnEmptyInstanceIsNotPushed() throws {
+        let rest = #""last_push_successful":true,"g":\#(family("GAUGE", ""))"#
+        let listing = try #require(read(#"{"labels":{"job":"b","instance":""},\#(rest)}"#))
+        #expect(listing.groups.count == 1 && listing.groups.values.allSatisfy { $0.obstacle != nil })
+    }
+
     @Test func tellsGroupsApartWhoseLabelsAreHidden() throws {
         let hidden = #"{"labels":\#(family("GAUGE", "")),"last_push_successful":true}"#
         let listing = try #require(read("\(hidden),\(group(#""g":\#(family("GAUGE", ""))"#))"))
