@@ -44,7 +44,8 @@ def test_at_the_limit_of_busy_connections_new_ones_wait_their_turn(lab):
     for connection in connections:
         connection.request("PUT", PATH, b"x 1\n")
     time.sleep(0.5)
-    assert replica.descriptors() < 40
+    # Ten clients and their parsers, eight connections to the shard and a question to it, and what there is without any.
+    assert replica.descriptors() < 48
     assert replica.cpu_share(1) < 0.1
     release.set()
     assert [connection.read().status for connection in connections] == [200] * 30

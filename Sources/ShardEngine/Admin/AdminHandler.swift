@@ -141,7 +141,7 @@ final class AdminHandler {
     }
 
     private func answer(_ connection: InboundConnection, _ page: SharedPage, _ contentType: StaticString) {
-        forwarder.metrics.countAnswer(connection.method, 200, .zero)
+        forwarder.metrics.countAnswer(connection.method, 200)
         page.answer(connection, contentType: contentType)
     }
 
