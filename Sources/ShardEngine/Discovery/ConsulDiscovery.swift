@@ -16,6 +16,7 @@ final class ConsulDiscovery {
     private var index = ConsulIndex()
     private var lastBody: [UInt8] = []
     private var lastInstances = HealthyInstances()
+    private var lastIndex: UInt64?
     private var backoff = Backoff(first: .milliseconds(500), limit: .seconds(15))
     private var lastResult: PollResult?
     /// Shards that Consul names but holds for unhealthy, with what is wrong with each.
@@ -117,6 +118,7 @@ final class ConsulDiscovery {
             timer?.schedule(after: ConsulDiscovery.expectationInterval)
             return
         }
+        lastIndex = HTTPOutcome.response(response).consulIndex
         let body = response.body
         if body == lastBody { return named(lastInstances.shards) }
         // Decoding the answer for a thousand shards takes tens of milliseconds: not on the loop.
@@ -140,6 +142,8 @@ final class ConsulDiscovery {
     private func named(_ shards: [ShardAddress]) {
         if wasAway { recovered() }
         noteFaults()
+        drains?.catalogueNames(Set(shards).union(lastInstances.faults.keys), index: lastIndex)
+        registrar?.draining = draining
         guard !shards.isEmpty else {
             tendRegistrations()
             // Nobody is healthy, or an ACL hides them, or Consul has just lost its state.
@@ -164,7 +168,7 @@ final class ConsulDiscovery {
         timer?.schedule(after: isBlocking ? ConsulDiscovery.blockingPause : settings.pollInterval)
     }
 
-    private var draining: Set<ShardAddress> { Set(drains?.shards ?? []) }
+    private var draining: Set<ShardAddress> { drains?.shards ?? [] }
 
     /// Shards that are being drained have no place on the ring, whatever Consul says of them.
     private func tell() {

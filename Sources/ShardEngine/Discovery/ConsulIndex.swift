@@ -2,6 +2,14 @@
 // https://developer.hashicorp.com/consul/api-docs/features/blocking
 // The Consul poller sends it with each query.
 
+extension HTTPOutcome {
+    /// Consul's index, of an answer that tells it.
+    var consulIndex: UInt64? {
+        guard case .response(let response) = self else { return nil }
+        return response.header("X-Consul-Index").flatMap { UInt64($0) }
+    }
+}
+
 /// Which state of the catalogue the last answer showed.
 struct ConsulIndex: Equatable {
     /// What to send as `index`; 0 asks for an answer at once.

@@ -49,6 +49,9 @@ final class DrainFollower {
     private let onChange: () -> Void
     /// Nil before the first answer.
     private var entries: [ShardAddress: DrainEntry]?
+    /// Shards whose drain was finished, with Consul's index by then. A catalogue of an earlier index that names one is out of
+    /// date.
+    private var finished: [ShardAddress: UInt64] = [:]
     private var watch: KeyValueWatch?
     private var retry: Timer?
     private var call: HTTPCall?
@@ -64,20 +67,28 @@ final class DrainFollower {
         self.onChange = onChange
         retry = Timer(loop: loop) { [unowned self] in tend() }
         watch = KeyValueWatch(client: client, target: client.drainTarget(nil), loop: loop) { [unowned self] outcome in
-            take(ConsulClient.drains(outcome))
+            take(ConsulClient.drains(outcome), index: outcome.consulIndex)
         }
     }
 
-    /// The shards that are being drained.
-    var shards: [ShardAddress] { entries.map { Array($0.keys) } ?? [] }
+    /// The shards that are being drained, or were, and may still be named by a catalogue that is out of date.
+    var shards: Set<ShardAddress> { Set(finished.keys).union(entries.map { Array($0.keys) } ?? []) }
 
-    private func take(_ drains: [DrainEntry]) {
+    /// Takes in which shards the catalogue names.
+    ///
+    /// - Parameter index: Consul's, of the catalogue; nil where it does not tell.
+    func catalogueNames(_ shards: Set<ShardAddress>, index: UInt64?) {
+        finished = finished.filter { shards.contains($0.key) && index ?? .max < $0.value }
+    }
+
+    private func take(_ drains: [DrainEntry], index: UInt64?) {
         let pairs = drains.compactMap { drain in drain.address.map { ($0, drain) } }
         let new = Dictionary(pairs) { first, _ in first }
         guard new != entries else { return }
-        let hasOthers = Set(new.keys) != Set(shards)
+        let before = shards
+        for (shard, drain) in entries ?? [:] where new[shard] == nil && drain.phase == .leaving { finished[shard] = index }
         entries = new
-        if hasOthers { onChange() }
+        if shards != before { onChange() }
         isDue = true
         tend()
     }
