@@ -200,6 +200,9 @@ final class ConsulDiscovery {
         if isNew, registrationBackoff.failureCount == 0 { register() }
     }
 
+    /// The shards that Consul named last and held for unhealthy.
+    var unhealthy: Set<ShardAddress> { Set(lastInstances.faults.keys) }
+
     /// Why a shard that Consul has named is named no more, or not as healthy.
     func reasonToLeave(_ shard: ShardAddress) -> String? {
         if draining.contains(shard) { return "it is being drained" }
