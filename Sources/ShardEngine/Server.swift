@@ -378,25 +378,18 @@ extension Server: AdminDelegate {
         )
     }
 
-    /// Shards that Prometheus has to know beside those on the ring: it must not lose what has yet to move, and is to see that
-    /// a shard is down.
     private var offRing: [ShardAddress: ShardState] {
-        var states: [ShardAddress: ShardState] = [:]
-        func add(_ shard: ShardAddress, _ state: ShardState) {
-            let known = ring.shards + Array(states.keys)
-            guard !stores.isLeftOff(shard), !known.contains(where: { stores.map.areSame($0, shard) }) else { return }
-            states[shard] = state
-        }
-        // Of a store with several addresses the one by which it is known best comes first.
-        for shard in handover.unsettled.sorted() { add(shard, .draining) }
-        for shard in handover.joining + membership.shards { add(shard, .joining) }
-        for shard in handover.holders.sorted() where stores.isAnswering(shard) { add(shard, .draining) }
-        for shard in discovery.unhealthy.sorted() { add(shard, .down) }
+        var found = OffRingShards(ring: ring, stores: stores)
+        let unhealthy = discovery.unhealthy
+        for shard in handover.unsettled.sorted() { found.add(shard, unhealthy.contains(shard) ? .down : .draining) }
+        for shard in handover.joining + membership.shards { found.add(shard, .joining) }
+        for shard in handover.holders.sorted() where stores.isAnswering(shard) { found.add(shard, .draining) }
+        for shard in unhealthy.sorted() { found.add(shard, .down) }
         // Where Consul names the shards, one of the file that answers and that Consul does not name has been taken out.
         for shard in configuration.servers where configuration.consul == nil || !stores.isAnswering(shard) {
-            add(shard, .down)
+            found.add(shard, .down)
         }
-        return states
+        return found.states
     }
 
     /// Reads the configuration anew and applies all of it, or, when it has any problem, nothing; returns the problems.

@@ -66,7 +66,8 @@ final class Discovery {
         }
     }
 
-    /// The shards that are named and were last told to fail their checks, also while nobody can be asked.
+    /// The shards that are named and were last told to fail their checks, also while nobody can be asked; not those that are
+    /// being drained.
     var unhealthy: Set<ShardAddress> {
         switch source {
         case .consul(let consul): consul.unhealthy
