@@ -358,7 +358,8 @@ struct CopyPass {
     /// Returns whether the owner has taken it.
     private func replaceWhole(_ move: GroupMove) -> Bool {
         let group = move.copy.labels
-        guard move.copy.obstacleToMove == nil, case .success(let listing) = run.look(at: move.owner, alsoWanted: [group])
+        guard move.copy.obstacleToMove == nil,
+            case .success(let listing) = run.look(at: move.owner, alsoWanted: [group])
         else {
             return false
         }
