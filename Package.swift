@@ -33,6 +33,19 @@ let package = Package(
             swiftSettings: [optimisedForTests]
         ),
         .target(
+            name: "MovingSimulator",
+            dependencies: ["MovingCore"],
+            path: "Tests/MovingSimulator",
+            swiftSettings: [
+                optimisedForTests, .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
+            ]
+        ),
+        .executableTarget(
+            name: "simulate",
+            dependencies: ["MovingSimulator"],
+            path: "Tests/Simulate"
+        ),
+        .target(
             name: "ShardEngine",
             dependencies: [
                 "CEvent",
