@@ -76,6 +76,10 @@ let package = Package(
             path: "Benchmarks/RingBenchmark"
         ),
         .testTarget(
+            name: "MovingTests",
+            dependencies: ["MovingCore", "MovingSimulator"]
+        ),
+        .testTarget(
             name: "ShardEngineTests",
             dependencies: [
                 "ShardEngine",
