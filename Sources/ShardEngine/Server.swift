@@ -124,7 +124,7 @@ public final class Server {
         runsChanged = { [unowned self] in handover.observe($0) }
         counted = { [unowned self] in
             reconcileMetrics = $0
-            stores.noteGroups($0.groups)
+            stores.noteListings(groups: $0.groups, unmarked: $0.unmarked)
         }
         stores.onChange = { [unowned self] in storesChanged() }
         hints.isInUse = { [unowned self] in handover.isInUse($0) }
@@ -221,7 +221,12 @@ public final class Server {
     /// Finds out who is behind the addresses of the membership, and makes the ring of those that are a store each.
     private func identifyShards(isFirst: Bool, _ done: @escaping () -> Void = {}) {
         watchStores()
-        stores.identify(membership.shards) { [unowned self] in rebuildRing(isFirst: isFirst, done) }
+        let identified = membership.shards
+        stores.identify(identified) { [unowned self] in
+            // Another membership has come meanwhile, whose addresses may have yet to be asked.
+            if identified != membership.shards { return identifyShards(isFirst: isFirst, done) }
+            rebuildRing(isFirst: isFirst, done)
+        }
     }
 
     private func watchStores() {
@@ -373,17 +378,18 @@ extension Server: AdminDelegate {
         )
     }
 
-    /// Shards that Prometheus has to know beside those on the ring: it must not lose what has yet to move, and is to see that
-    /// a shard is down.
     private var offRing: [ShardAddress: ShardState] {
-        var states: [ShardAddress: ShardState] = [:]
-        for shard in handover.holders where stores.isAnswering(shard) { states[shard] = .draining }
-        for shard in handover.joining + membership.shards { states[shard] = .joining }
-        for shard in configuration.servers + Array(discovery.faults.keys) where states[shard] == nil {
-            // Where Consul names the shards, one that answers and that Consul does not name has been taken out.
-            if configuration.consul == nil || !stores.isAnswering(shard) { states[shard] = .down }
+        var found = OffRingShards(ring: ring, stores: stores)
+        let unhealthy = discovery.unhealthy
+        for shard in handover.unsettled.sorted() { found.add(shard, unhealthy.contains(shard) ? .down : .draining) }
+        for shard in handover.joining + membership.shards { found.add(shard, .joining) }
+        for shard in handover.holders.sorted() where stores.isAnswering(shard) { found.add(shard, .draining) }
+        for shard in unhealthy.sorted() { found.add(shard, .down) }
+        // Where Consul names the shards, one of the file that answers and that Consul does not name has been taken out.
+        for shard in configuration.servers where configuration.consul == nil || !stores.isAnswering(shard) {
+            found.add(shard, .down)
         }
-        return states.filter { !ring.shards.contains($0.key) && !stores.isLeftOff($0.key) }
+        return found.states
     }
 
     /// Reads the configuration anew and applies all of it, or, when it has any problem, nothing; returns the problems.

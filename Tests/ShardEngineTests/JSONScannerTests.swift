@@ -4,6 +4,20 @@ import Testing
 @testable import ShardEngine
 
 @Suite struct JSONScannerTests {
+    /// A peer must not use up the stack.
+    @Test(arguments: ["[", #"{"a":"#])
+    func refusesWhatIsTooDeep(_ open: String) {
+        let close = open == "[" ? "]" : "}"
+        for (depth, isTaken) in [(60, true), (70, false), (500_000, false)] {
+            var text = String(repeating: open, count: depth) + "1" + String(repeating: close, count: depth)
+            text.withUTF8 { bytes in
+                var scanner = JSONScanner(UnsafeRawBufferPointer(bytes))
+                scanner.skip()
+                #expect(scanner.isAtEnd() == isTaken)
+            }
+        }
+    }
+
     private func scan<Result>(_ text: String, _ body: (inout JSONScanner) -> Result) -> (result: Result, isWhole: Bool)
     {
         var text = text

@@ -75,7 +75,7 @@ import Testing
     @Test func aGroupWithAnEmptyInstanceIsNotPushed() throws {
         let rest = #""last_push_successful":true,"g":\#(family("GAUGE", ""))"#
         let listing = try #require(read(#"{"labels":{"job":"b","instance":""},\#(rest)}"#))
-        #expect(listing.groups.count == 1 && listing.groups.values.allSatisfy { $0.obstacle != nil })
+        #expect(listing.groups.count == 1 && listing.groups.values.allSatisfy { $0.obstacleToMove != nil })
     }
 
     @Test func tellsGroupsApartWhoseLabelsAreHidden() throws {

@@ -69,6 +69,25 @@ import Testing
         #expect(book.select([a, b]).shards == [a, b])
     }
 
+    /// As a Service is that is turned to another version of a Pushgateway, and back.
+    @Test func anAddressThatIsTurnedElsewhereAndBackIsAShardThroughout() {
+        let rounds = [String](repeating: "p1", count: 5) + [String](repeating: "p2", count: 5) + ["p1", "p1"]
+        var book = StoreBook()
+        for process in rounds {
+            add([a: process], to: &book)
+            #expect(book.select([a]).shards == [a])
+        }
+    }
+
+    @Test func aMarkIsKnownAgainAfterASpellWithoutAnswers() {
+        var book = book([[a: "p1"]])
+        book.note(mark: "S1", of: a, process: "p1")
+        book.record(.unidentified("/api/v1/status answered 401"), of: a)
+        #expect(book.map.identity(of: a) == nil)
+        book.record(.process("p1"), of: a)
+        #expect(book.map.identity(of: a) == StoreIdentity(process: "p1", mark: "S1"))
+    }
+
     @Test func sharddIsNoShard() {
         var book = StoreBook()
         book.record(.shardd, of: a)

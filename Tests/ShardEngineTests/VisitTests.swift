@@ -93,6 +93,34 @@ import Testing
         #expect(pair.oldMethods.isEmpty && pair.newMethods == ["POST", "PUT"])
     }
 
+    /// By one ring the store is still copied to, by another, under another address, its copies are swept.
+    @Test func whatIsStillCopiedUnderOneAddressIsNotSweptUnderAnother() throws {
+        let pair = try Pair(.sweep)
+        defer { pair.engine.stop() }
+        let other = ScriptedShard { _, _ in .answer }
+        defer { other.stop() }
+        var stores = StoreMap()
+        for (shard, process) in [(pair.old, "one"), (other, "one"), (pair.new, "two")] {
+            stores.identities[shard.address] = StoreIdentity(process: process)
+        }
+        for (copied, swept) in [(other, pair.old), (pair.old, other)] {
+            let rings = RingSet(
+                ring: pair.engine.ring,
+                others: [
+                    OtherRing(ring: Ring(shards: [swept.address], vnodes: 10), visit: .sweep),
+                    OtherRing(ring: Ring(shards: [swept.address], vnodes: 10), visit: .removal),
+                    OtherRing(ring: Ring(shards: [copied.address], vnodes: 10), visit: .copy),
+                ],
+                stores: stores
+            )
+            pair.engine.onLoop { $0.forwarder.use(rings) }
+            let before = swept.requests.count
+            #expect(pair.send("POST") == 200 && pair.send("PUT") == 200)
+            #expect(copied.requests.suffix(2).map { $0.prefix { $0 != " " } } == ["POST", "PUT"])
+            #expect(swept.requests.count == before)
+        }
+    }
+
     /// A client's DELETE is forwarded wherever the group may be, but for the store that has had it.
     @Test func aClientsDeleteGoesToStoresThatCannotBeTold() throws {
         let unknown = try Pair(.removal, processes: [nil, nil])

@@ -19,6 +19,8 @@ protocol AdminDelegate: AnyObject {
 final class AdminHandler {
     private unowned let server: any AdminDelegate
     private let forwarder: Forwarder
+    /// What the server and all workers told last, and in which turn.
+    private var latest: (at: MonotonicTime, status: ServerStatus, snapshot: WorkerSnapshot)?
     private var mailbox: LoopMailbox { forwarder.loop.mailbox }
     private let metrics = SharedPage()
     private let ring = SharedPage()
@@ -130,13 +132,23 @@ final class AdminHandler {
         guard isRead(connection) else { return }
         if page.isFresh(at: forwarder.loop.now) { return answer(connection, page, contentType) }
         let pending = PendingAnswer(connection)
-        server.gather(for: mailbox) { [self] status, snapshot in
+        gather { [self] status, snapshot in
             guard let connection = pending.connection else { return }
             // Others may have waited for the same.
             if !page.isFresh(at: forwarder.loop.now) {
                 make(status, snapshot) { page.fill($0, at: forwarder.loop.now) }
             }
             answer(connection, page, contentType)
+        }
+    }
+
+    /// Asks the server and all workers, once in a turn: with very many shards that takes a millisecond.
+    private func gather(_ done: @escaping (ServerStatus, WorkerSnapshot) -> Void) {
+        let now = forwarder.loop.now
+        if let latest, latest.at == now { return done(latest.status, latest.snapshot) }
+        server.gather(for: mailbox) { [self] status, snapshot in
+            latest = (forwarder.loop.now, status, snapshot)
+            done(status, snapshot)
         }
     }
 
@@ -157,7 +169,7 @@ final class AdminHandler {
     ) {
         guard isRead(connection) else { return }
         let pending = PendingAnswer(connection)
-        server.gather(for: mailbox) { [self] status, snapshot in
+        gather { [self] status, snapshot in
             guard let connection = pending.connection else { return }
             body(status, snapshot) { code, contentType, bytes in
                 forwarder.metrics.countAnswer(connection.method, code)

@@ -10,7 +10,8 @@ final class SharedPage {
 
     /// Whether it need not be made anew.
     func isFresh(at now: MonotonicTime) -> Bool {
-        bytes.count >= SharedPage.largeSize && now.since(madeAt) < SharedPage.lifetime
+        // What was made in this turn of the loop is as fresh as it can be.
+        madeAt == now || bytes.count >= SharedPage.largeSize && now.since(madeAt) < SharedPage.lifetime
     }
 
     /// Is these bytes from now on.

@@ -10,10 +10,14 @@
 protocol FamilyVisitor: ~Copyable {
     /// A label of a metric; the family's name may be yet to come.
     mutating func label(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer)
+    /// A histogram of a metric, as its message has it.
+    mutating func histogram(_ message: UnsafeRawBufferPointer)
     /// A metric's labels have been told; these are the kinds of value that it has.
     mutating func metric(_ kinds: MetricKinds)
     /// A message has been read.
-    mutating func family(_ family: FamilyMessage)
+    ///
+    /// - Returns: how far to read on in the body, at most; nil for all of it.
+    mutating func family(_ family: FamilyMessage) -> Int?
     /// The body ends within a message of that length, which begins at an offset.
     mutating func cutShort(_ length: UInt64, at offset: Int)
 }
@@ -62,7 +66,8 @@ enum ProtobufReader {
         _ visitor: inout Visitor
     ) -> Bool {
         var wire = WireReader(body)
-        while wire.count > 0 {
+        var end = body.count
+        while body.count - wire.count < end {
             guard let length = wire.varint() else { return true }
             let offset = body.count - wire.count
             guard let message = wire.take(length) else {
@@ -71,7 +76,7 @@ enum ProtobufReader {
             }
             var family = FamilyMessage(offset: offset)
             guard readFamily(message, &family, &visitor) else { return false }
-            visitor.family(family)
+            if let limit = visitor.family(family) { end = min(end, limit) }
         }
         return true
     }
@@ -121,6 +126,7 @@ enum ProtobufReader {
             if field == 1 {
                 guard readLabel(bytes, &visitor) else { return false }
             } else {
+                if field == 7 { visitor.histogram(bytes) }
                 kinds.formUnion(MetricKinds(field: field))
             }
         }

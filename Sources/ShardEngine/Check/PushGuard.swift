@@ -100,6 +100,9 @@ private struct BodyJudge: ~Copyable {
     private var hasMixedKinds = false
     private var hasLabelLE = false
     private var badLabel: UnsafeRawBufferPointer?
+    private var hasHistogramThatCannotBeListed = false
+    /// Where the message ends up to which a body that is refused is read on: a shard may refuse it as a whole for what comes.
+    private var end: Int?
 
     init(isOneOfSeveral: Bool) {
         self.isOneOfSeveral = isOneOfSeveral
@@ -209,13 +212,22 @@ extension BodyJudge: FamilyVisitor {
         kinds.formUnion(found)
     }
 
-    mutating func family(_ family: FamilyMessage) {
+    mutating func histogram(_ message: UnsafeRawBufferPointer) {
+        if !NativeHistogram.canBeListed(message) { hasHistogramThatCannotBeListed = true }
+    }
+
+    mutating func family(_ family: FamilyMessage) -> Int? {
         if refusal == nil { judge(family) }
+        if refusal != nil, end == nil { end = family.offset + BodyJudge.mostReadOn }
+        defer { hasHistogramThatCannotBeListed = false }
         kinds = []
         hasMixedKinds = false
         hasLabelLE = false
         badLabel = nil
+        return end
     }
+
+    private static let mostReadOn = 1 << 20
 
     mutating func cutShort(_ length: UInt64, at offset: Int) {
         guard length >= BodyJudge.hugeLength else { return }
@@ -244,6 +256,9 @@ extension BodyJudge: FamilyVisitor {
         }
         if let badLabel {
             return refuse(.metricLabel, family, "label \"\(printable(badLabel))\" or its value is not UTF-8")
+        }
+        if hasHistogramThatCannotBeListed {
+            return refuse(.histogram, family, "a native histogram has not all the buckets that its spans are of")
         }
         if hasLabelLE, kind == .histogram {
             return refuse(.metricLabel, family, "a histogram's own label \"le\" makes two of that name in a scrape")

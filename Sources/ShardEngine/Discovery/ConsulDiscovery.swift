@@ -200,6 +200,9 @@ final class ConsulDiscovery {
         if isNew, registrationBackoff.failureCount == 0 { register() }
     }
 
+    /// The shards that Consul named last and held for unhealthy, but for those that are being drained.
+    var unhealthy: Set<ShardAddress> { Set(lastInstances.faults.keys).subtracting(draining) }
+
     /// Why a shard that Consul has named is named no more, or not as healthy.
     func reasonToLeave(_ shard: ShardAddress) -> String? {
         if draining.contains(shard) { return "it is being drained" }

@@ -66,6 +66,16 @@ final class Discovery {
         }
     }
 
+    /// The shards that are named and were last told to fail their checks, also while nobody can be asked; not those that are
+    /// being drained.
+    var unhealthy: Set<ShardAddress> {
+        switch source {
+        case .consul(let consul): consul.unhealthy
+        case .probes(let probes): Set(probes.faults.keys)
+        case nil: []
+        }
+    }
+
     /// Why a shard is in the membership no more, as far as is known.
     func reasonToLeave(_ shard: ShardAddress) -> String {
         let unnamed = "the configuration does not name it any more"

@@ -86,7 +86,9 @@ final class DrainFollower {
         let new = Dictionary(pairs) { first, _ in first }
         guard new != entries else { return }
         let before = shards
-        for (shard, drain) in entries ?? [:] where new[shard] == nil && drain.phase == .leaving { finished[shard] = index }
+        for (shard, drain) in entries ?? [:] where new[shard] == nil && drain.phase == .leaving {
+            finished[shard] = index
+        }
         entries = new
         if shards != before { onChange() }
         isDue = true

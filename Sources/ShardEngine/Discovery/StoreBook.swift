@@ -15,6 +15,8 @@ struct StoreSelection: Equatable, Sendable {
 struct StoreBook {
     fileprivate struct Entry {
         var process: String?
+        /// The mark of the store that the process has.
+        var mark: String?
         /// The start times that the address told before, the latest last.
         var retired: [String] = []
         /// Whether it has told a start time again after another one, as only an address of several processes does.
@@ -53,11 +55,7 @@ struct StoreBook {
         case .process(let process):
             entry.obstacle = nil
             entry.take(process)
-            if entry.isAlternating {
-                map.identities[shard] = nil
-            } else {
-                map.identities[shard] = StoreIdentity(process: process, mark: map.identities[shard]?.mark)
-            }
+            map.identities[shard] = entry.isAlternating ? nil : StoreIdentity(process: process, mark: entry.mark)
         case .unreachable:
             // It is still the store that it was, until it answers otherwise.
             break
@@ -72,7 +70,9 @@ struct StoreBook {
 
     /// Notes the mark of the store behind an address, if it is still that process.
     mutating func note(mark: String, of shard: ShardAddress, process: String) {
-        if map.identities[shard]?.process == process { map.identities[shard]?.mark = mark }
+        guard entries[shard]?.process == process else { return }
+        entries[shard]?.mark = mark
+        if map.identities[shard] != nil { map.identities[shard]?.mark = mark }
     }
 
     /// Compares what all addresses told in a round.
@@ -144,13 +144,16 @@ extension StoreBook.Entry {
             if steadyAnswers >= Self.steadyEnough { (isAlternating, retired) = (false, []) }
             return
         }
-        // A process that is started anew has a start time that nobody told before.
-        if retired.contains(new) { isAlternating = true }
+        // A process that is started anew has a start time that nobody told before; and where an address was turned to another
+        // Pushgateway and back, many answers lie between.
+        if retired.contains(new), steadyAnswers < Self.fewAnswers { isAlternating = true }
         retired = retired.filter { $0 != new }.suffix(Self.memory - 1) + [process]
         self.process = new
         steadyAnswers = 1
     }
 
+    /// An address that leads to several processes tells another one within so many answers, as each change is asked after.
+    private static let fewAnswers = 4
     /// After so many equal answers in a row an address that led to several processes is taken to lead to one.
     private static let steadyEnough = 10
     /// Processes behind one address that are told apart.

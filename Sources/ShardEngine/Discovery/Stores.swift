@@ -11,6 +11,8 @@ final class Stores {
     private let onChange: () -> Void
     /// Is called for each process that was not known behind its address before.
     private let onNewProcess: (ShardAddress, _ process: String) -> Void
+    /// Is called for each process whose store's mark is not known, at each answer.
+    private let onUnmarked: (ShardAddress, _ process: String) -> Void
     private(set) var book = StoreBook()
     /// How often the process behind an address was found to be another one, since this replica started.
     private(set) var restartCounts: [ShardAddress: UInt64] = [:]
@@ -54,6 +56,7 @@ final class Stores {
         check: Configuration.Check,
         logger: Logger,
         onNewProcess: @escaping (ShardAddress, _ process: String) -> Void,
+        onUnmarked: @escaping (ShardAddress, _ process: String) -> Void,
         onChange: @escaping () -> Void
     ) {
         self.loop = loop
@@ -61,6 +64,7 @@ final class Stores {
         self.check = check
         self.logger = logger
         self.onNewProcess = onNewProcess
+        self.onUnmarked = onUnmarked
         self.onChange = onChange
         round = Timer(loop: loop) { [unowned self] in beginRound() }
         next = Timer(loop: loop) { [unowned self] in askNext() }
@@ -171,7 +175,11 @@ final class Stores {
         if let identity = book.map.identity(of: shard) {
             identified.insert(shard)
             if let before = question.before, before != identity.process { restartCounts[shard, default: 0] += 1 }
-            if identity.process != question.before { onNewProcess(shard, identity.process) }
+            if identity.process != question.before {
+                onNewProcess(shard, identity.process)
+            } else if identity.mark == nil {
+                onUnmarked(shard, identity.process)
+            }
         }
         for (id, identification) in identifications where identification.left.remove(shard) != nil {
             if identification.left.isEmpty { end(id) }

@@ -8,6 +8,8 @@ final class PushHandler {
     private var mode: Configuration.Mode
     private var isGuarding: Bool
     private let bodyGuard = PushGuard()
+    private let slowJudge: SlowJudge
+    private var inflatedLimit: Int
     private let heldPushes: HeldPushes
     /// Answers requests on all other paths.
     var onOther: ((InboundConnection, RequestTarget) -> Void)?
@@ -18,7 +20,8 @@ final class PushHandler {
         isGuarding = configuration.pushCheck != .off
         parser = GroupingKeyParser(key: configuration.hash.key)
         heldPushes = HeldPushes(forwarder: forwarder)
-        bodyGuard.inflatedLimit = PushHandler.inflatedLimit(configuration)
+        slowJudge = SlowJudge(mailbox: forwarder.loop.mailbox)
+        inflatedLimit = PushHandler.inflatedLimit(configuration)
     }
 
     /// Goes by other settings from now on.
@@ -26,7 +29,7 @@ final class PushHandler {
         mode = configuration.mode
         isGuarding = configuration.pushCheck != .off
         parser = GroupingKeyParser(key: configuration.hash.key)
-        bodyGuard.inflatedLimit = PushHandler.inflatedLimit(configuration)
+        inflatedLimit = PushHandler.inflatedLimit(configuration)
     }
 
     /// Holds POSTs with an empty instance for these shards, which have yet to be searched for such groups.
@@ -63,12 +66,34 @@ final class PushHandler {
         guard mode == .forward else { return redirect(connection, hash) }
         if isGuarding, method != .delete, connection.bodyCount > 0 {
             let (type, coding) = connection.bodyHeaders()
-            if let refusal = bodyGuard.judge(connection.body, type: type, coding: coding) {
-                return refuse(connection, refusal)
+            let body = connection.body
+            if SlowJudge.isFor(body, coding: coding) {
+                return judgeSlowly(connection, hash, type: type, coding: coding)
             }
+            if let refusal = bodyGuard.judge(body, type: type, coding: coding) { return refuse(connection, refusal) }
         }
-        if connection.rewrittenTarget != nil, method == .post { return heldPushes.forward(connection, hash: hash) }
+        forward(connection, hash)
+    }
+
+    @inline(__always)
+    private func forward(_ connection: InboundConnection, _ hash: UInt32) {
+        if connection.rewrittenTarget != nil, connection.method == .post {
+            return heldPushes.forward(connection, hash: hash)
+        }
         forwarder.forward(connection, hash: hash)
+    }
+
+    @inline(never)
+    private func judgeSlowly(
+        _ connection: InboundConnection,
+        _ hash: UInt32,
+        type: UnsafeRawBufferPointer?,
+        coding: UnsafeRawBufferPointer?
+    ) {
+        slowJudge.judge(connection, type: type, coding: coding, inflatedLimit: inflatedLimit) {
+            [unowned self] connection, refusal in
+            if let refusal { refuse(connection, refusal) } else { forward(connection, hash) }
+        }
     }
 
     /// Does what the path asks for; false when the request has been answered.
@@ -147,7 +172,7 @@ final class PushHandler {
         connection.reply(status: status, headers: headers, line: line)
     }
 
-    /// Enough for text that gzip makes an eighth of, and no more than the loop can judge without a stall.
+    /// Enough for text that gzip makes an eighth of.
     private static func inflatedLimit(_ configuration: Configuration) -> Int {
         let bodyBytes = configuration.limits.bodyBytes
         return max(bodyBytes, min(8 * bodyBytes, 64 << 20))

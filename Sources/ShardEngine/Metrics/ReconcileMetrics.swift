@@ -21,6 +21,8 @@ struct ReconcileMetrics: Sendable {
     var duplicates = 0
     /// In seconds since 1970.
     var lastSuccess: Double?
-    /// How many groups each shard held when it was last listed.
+    /// How many groups each shard held when the latest run listed it.
     var groups: [ShardAddress: Int] = [:]
+    /// Shards in which that run found no mark of their stores.
+    var unmarked: Set<ShardAddress> = []
 }

@@ -1,7 +1,7 @@
 // Why a push is refused that would harm a shard. The guard names one, the worker counts it, `GET /metrics` tells it.
 
 /// Reasons for refusing a push, as values of the label `reason`, so there are few. docs/PUSHGATEWAY.md explains each.
-enum RefusalReason: String, CaseIterable {
+enum RefusalReason: String, CaseIterable, Sendable {
     /// A Pushgateway answers the path with a redirect.
     case path
     case keyNotUTF8 = "key_not_utf8"
@@ -14,6 +14,8 @@ enum RefusalReason: String, CaseIterable {
     case familyEmpty = "family_empty"
     case metricKind = "metric_kind"
     case metricLabel = "metric_label"
+    /// A native histogram whose buckets are not all there.
+    case histogram
     /// A compressed body that is damaged.
     case damaged
     /// A compressed body that is too large when it is inflated.
@@ -21,7 +23,7 @@ enum RefusalReason: String, CaseIterable {
 }
 
 /// Why one push is refused.
-struct PushRefusal: Equatable {
+struct PushRefusal: Equatable, Sendable {
     var reason: RefusalReason
     /// The status of the answer.
     var status = 400

@@ -262,7 +262,7 @@ struct CopyPass {
         }
         let isKnown = held != nil || run.ledger.hasPushed(group)
         guard !families.isEmpty || !isKnown || unconfirmed[group] != nil else { return nil }
-        if let obstacle = copy.obstacle {
+        if let obstacle = copy.obstacleToMove {
             run.keep(group, "\(run.places.text(of: group)) stays on \(from): \(obstacle)")
             return nil
         }
@@ -358,7 +358,8 @@ struct CopyPass {
     /// Returns whether the owner has taken it.
     private func replaceWhole(_ move: GroupMove) -> Bool {
         let group = move.copy.labels
-        guard move.copy.obstacle == nil, case .success(let listing) = run.look(at: move.owner, alsoWanted: [group])
+        guard move.copy.obstacleToMove == nil,
+            case .success(let listing) = run.look(at: move.owner, alsoWanted: [group])
         else {
             return false
         }

@@ -44,6 +44,13 @@ struct GroupCopy: Sendable {
     var families: [String: FamilyCopy]
     /// Why it cannot be pushed to another shard as it is; nil when it can.
     var obstacle: String?
+
+    /// The same, also of what an owner must not be given: beside the group without an instance, one with an empty instance
+    /// fails every push and scrape of a shard.
+    var obstacleToMove: String? {
+        let isPoison = labels.pairs.contains { $0.name == "instance" && $0.value.isEmpty }
+        return obstacle ?? (isPoison ? "its instance is empty" : nil)
+    }
 }
 
 /// A copy of a metric family.

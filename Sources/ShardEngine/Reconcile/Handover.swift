@@ -95,6 +95,12 @@ final class Handover {
     /// Shards of the announced ring that are on no ring in force yet.
     var joining: [ShardAddress] { announced.map(joining) ?? [] }
 
+    /// Shards off the ring in force of which no run has settled yet what they hold.
+    var unsettled: Set<ShardAddress> {
+        let holding = past.filter { $0.visit != .removal }.flatMap(\.holding)
+        return Set(holding).union(draining).subtracting(rings.ring.shards)
+    }
+
     /// Shards off the ring in force that may hold groups, by older rings or as they are being emptied.
     var holders: Set<ShardAddress> {
         let past = Set(self.past.flatMap(\.holding)).union(settled.flatMap(\.holding))

@@ -26,6 +26,8 @@ public struct RunOutcome: Equatable, Sendable {
     public var isSettled = false
     /// How many groups each shard held, by the latest look.
     var groups: [ShardAddress: Int] = [:]
+    /// Shards whose stores had no mark.
+    var unmarked: Set<ShardAddress> = []
 }
 
 /// A run; confined to the thread of its session.
@@ -133,6 +135,7 @@ final class ReconcileRun {
     var result: RunOutcome {
         var result = outcome
         result.groups = listings.mapValues(\.groups.count)
+        result.unmarked = Set(listings.filter(\.value.marks.isEmpty).keys)
         return result
     }
 

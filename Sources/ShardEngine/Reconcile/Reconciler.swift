@@ -182,7 +182,7 @@ private final class ReconcilerWork {
             metrics.moved += UInt64(outcome.moved)
             metrics.deleted += UInt64(outcome.deleted)
             metrics.duplicates = outcome.duplicates ?? metrics.duplicates
-            metrics.groups.merge(outcome.groups) { $1 }
+            (metrics.groups, metrics.unmarked) = (outcome.groups, outcome.unmarked)
             if outcome.moved + outcome.deleted > 0 {
                 logger.info(
                     "groups have been moved to their owners",

@@ -86,9 +86,6 @@ private struct GroupReader {
         self.detail = detail
         if labels.pairs.contains(where: { isLossy($0.name) || isLossy($0.value) }) {
             copy.obstacle = "a label is no UTF-8"
-        } else if labels.pairs.contains(where: { $0.name == "instance" && $0.value.isEmpty }) {
-            // At a shard that has the group without an instance, it would fail every push and scrape.
-            copy.obstacle = "its instance is empty"
         }
     }
 

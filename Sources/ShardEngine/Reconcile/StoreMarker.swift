@@ -30,6 +30,7 @@ final class StoreMarker {
 
     /// Finds the mark of the store that a process has, or makes one.
     func mark(_ shard: ShardAddress, process: String) {
+        guard calls[shard] == nil else { return }
         ask(shard, "/metrics", accept: "text/plain;version=0.0.4") { [unowned self] exposition in
             decode({ exposition.withUnsafeBytes { GroupCensus(exposition: $0) } }) { [unowned self] in
                 conclude(shard, process, $0)

@@ -12,7 +12,7 @@ final class StoreWatch {
     private var marksStores: Bool
     private var selection = StoreSelection()
     /// How many groups each shard held when it was last listed, or its process was new.
-    private var groupCounts: [ShardAddress: Int] = [:]
+    private var groupCounts: [ShardAddress: (count: Int, at: MonotonicTime)] = [:]
     /// Shards whose process is another one than before, and whose groups have yet to be counted.
     private var restarted: Set<ShardAddress> = []
 
@@ -22,6 +22,7 @@ final class StoreWatch {
         var found: (StoreMarker.Finding) -> Void = { _ in }
         marker = StoreMarker(loop: loop, resolver: resolver) { found($0) }
         var isNew: (ShardAddress, String) -> Void = { _, _ in }
+        var isUnmarked: (ShardAddress, String) -> Void = { _, _ in }
         var changed: () -> Void = {}
         stores = Stores(
             loop: loop,
@@ -29,11 +30,14 @@ final class StoreWatch {
             check: configuration.check,
             logger: logger,
             onNewProcess: { isNew($0, $1) },
+            onUnmarked: { isUnmarked($0, $1) },
             onChange: { changed() }
         )
         marker.headers = configuration.check.headers
         found = { [unowned self] in marked($0) }
         isNew = { [unowned self] in processIsNew($0, $1) }
+        // What has failed is tried again at the next round.
+        isUnmarked = { [unowned self] in if marksStores { marker.mark($0, process: $1) } }
         changed = { [unowned self] in onChange() }
     }
 
@@ -59,6 +63,7 @@ final class StoreWatch {
         marksStores = configuration.movesGroups
         marker.headers = configuration.check.headers
         stores.watch(shards, check: configuration.check)
+        groupCounts = groupCounts.filter { shards.contains($0.key) }
     }
 
     /// Asks those of the addresses that were never asked; calls `done`, now or later, when it is known who is behind them, or
@@ -88,9 +93,12 @@ final class StoreWatch {
         return selection.shards
     }
 
-    /// Takes in how many groups shards held when they were listed.
-    func noteGroups(_ counts: [ShardAddress: Int]) {
-        for (shard, count) in counts where !restarted.contains(shard) { groupCounts[shard] = count }
+    /// Takes in how many groups shards held when they were listed, and which of them had no mark.
+    func noteListings(groups: [ShardAddress: Int], unmarked: Set<ShardAddress>) {
+        for (shard, count) in groups where !restarted.contains(shard) { groupCounts[shard] = (count, .now()) }
+        for shard in unmarked where marksStores {
+            if let process = map.identity(of: shard)?.process { marker.mark(shard, process: process) }
+        }
     }
 
     private func processIsNew(_ shard: ShardAddress, _ process: String) {
@@ -105,10 +113,12 @@ final class StoreWatch {
     private func marked(_ finding: StoreMarker.Finding) {
         let shard = finding.shard
         stores.note(mark: finding.mark, of: shard, process: finding.process)
-        let before = groupCounts.updateValue(finding.groups, forKey: shard)
+        let before = groupCounts.updateValue((finding.groups, .now()), forKey: shard)
         guard restarted.remove(shard) != nil else { return }
         var metadata: Logger.Metadata = ["shard": "\(shard)", "groups": "\(finding.groups)"]
-        let missing = before.map { $0 - finding.groups } ?? 0
+        // An old count tells nothing: clients delete groups, too.
+        let isRecent = before.map { MonotonicTime.now().since($0.at) < StoreWatch.countsLast } ?? false
+        let missing = isRecent ? (before?.count ?? 0) - finding.groups : 0
         if missing > 0 {
             metadata["groups_missing"] = "\(missing)"
             logger.warning("shard was restarted, and has lost groups", metadata: metadata)
@@ -117,6 +127,7 @@ final class StoreWatch {
         }
     }
 
+    private static let countsLast = TimeSpan.seconds(90)
     /// How long a start, or a change of the ring, waits for marks to be read.
     private static let markingTime = TimeSpan.seconds(2)
 }

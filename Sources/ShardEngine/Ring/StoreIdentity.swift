@@ -31,6 +31,9 @@ struct StoreMap: Equatable, Sendable {
     /// The store behind an address; nil while it is not known.
     func identity(of shard: ShardAddress) -> StoreIdentity? { identities[shard] }
 
+    /// The addresses that lead to the store of this one, perhaps itself among them.
+    func otherAddresses(of shard: ShardAddress) -> Set<ShardAddress> { sameStore[shard] ?? [] }
+
     /// Whether both addresses are known to lead to one store.
     func areSame(_ one: ShardAddress, _ other: ShardAddress) -> Bool {
         if one == other || sameStore[one]?.contains(other) == true { return true }

@@ -8,6 +8,9 @@ struct JSONScanner {
     private let bytes: UnsafeRawBufferPointer
     private var offset = 0
     private(set) var isMalformed = false
+    private var depth = 0
+    /// Objects and arrays within each other; what a peer sends must not use up the stack.
+    private static let mostDepth = 64
 
     /// - Parameter bytes: must outlive the scanner.
     init(_ bytes: UnsafeRawBufferPointer) {
@@ -35,6 +38,9 @@ struct JSONScanner {
     }
 
     private mutating func elements(from open: UInt8, to close: UInt8, _ body: (inout JSONScanner) -> Void) {
+        depth += 1
+        defer { depth -= 1 }
+        guard depth <= JSONScanner.mostDepth else { return isMalformed = true }
         expect(open)
         if peek() == close { return expect(close) }
         while !isMalformed {

@@ -36,18 +36,24 @@ final class RoutingTable {
     /// first, and the shards whose copies are void afterwards.
     func visits(of method: Method, hash: UInt32, to target: Int) -> Visits {
         var visits = Visits()
-        // A shard may be an owner by several rings: what must stay whole comes before what may go.
-        forEachOwner(of: hash, visits: .copy, but: target) { visits.add($0, isRemoval: false) }
+        // A store may be an owner by several rings, and under several addresses: it is visited once, and what must stay whole
+        // comes before what may go.
+        func isVisited(_ shard: Int) -> Bool {
+            visits.first.contains { isSameStore($0.shard, shard) } || visits.voided.contains { isSameStore($0, shard) }
+        }
+        forEachOwner(of: hash, visits: .copy, but: target) { shard in
+            if !isVisited(shard) { visits.first.append((shard, isRemoval: false)) }
+        }
         forEachOwner(of: hash, visits: .sweep, but: target) { shard in
-            if mayRemove(at: shard, by: method, besides: target) { visits.add(shard, isRemoval: true) }
+            guard !isVisited(shard), mayRemove(at: shard, by: method, besides: target) else { return }
+            visits.first.append((shard, isRemoval: true))
         }
         forEachOwner(of: hash, visits: .removal, but: target) { shard in
-            if !visits.first.contains(where: { $0.shard == shard }) { visits.voided.append(shard) }
+            if !isVisited(shard) { visits.voided.append(shard) }
         }
         if isReconcileDue, method == .delete {
-            visits.voided += pools.indices.filter { shard in
-                !isSameStore(shard, target) && !visits.first.contains { $0.shard == shard }
-                    && !visits.voided.contains(shard)
+            for shard in pools.indices where !isSameStore(shard, target) && !isVisited(shard) {
+                visits.voided.append(shard)
             }
         }
         return visits
@@ -80,8 +86,4 @@ final class RoutingTable {
 struct Visits {
     var first: [(shard: Int, isRemoval: Bool)] = []
     var voided: [Int] = []
-
-    mutating func add(_ shard: Int, isRemoval: Bool) {
-        if !first.contains(where: { $0.shard == shard }) { first.append((shard, isRemoval)) }
-    }
 }

@@ -85,6 +85,11 @@ def harm(gateway, row):
     problem = scrape_problem(address, is_linted=is_protobuf)
     if problem:
         return problem
+    try:
+        if ask(address, "GET", "/api/v1/metrics").status != 200:
+            return "the listing fails"
+    except Closed:
+        return "the listing ends in a panic"
     if ask(address, "PUT", "/metrics/job/zz", CANARY.encode()).status != 200:
         return "an unrelated push is refused"
     return by_chance(address, 8 if row.verdict == "forward" else 60) if is_protobuf else None

@@ -4,6 +4,16 @@ import CEvent
 import Glibc
 
 extension InboundConnection {
+    /// So much is read of a body, about, before it is known for a large one, of which as much is still to come; and no more of
+    /// that before others have passed. What malloc keeps with it makes 32 kB of it.
+    static let sizeReadWithHead = 32768 - 64
+    /// What a head takes, about.
+    static let headSize = 4096 - 64
+    /// What evhttp takes for a header, about, beside the bytes that it comes in.
+    static let headerCost = 160
+    /// What takes less need not wait for memory.
+    static let smallCost = 49152
+
     /// Takes more of a request; returns how many bytes belong to it.
     func take(_ bytes: UnsafeRawBufferPointer, for partial: PartialRequest) -> Int {
         if let body = partial.body { return takeBody(bytes, partial, body) }

@@ -72,6 +72,7 @@ final class InboundConnection {
     private var isReadingPaused = false
     /// What the client has sent while its request was outstanding.
     private(set) var readAhead = ByteBuffer(capacity: 0)
+    private var isReadOnDue = false
     /// What the client has not yet taken of its reply.
     private var unsent = UnsentReply()
     /// What has been read and thrown away since the last answer, and when.
@@ -180,7 +181,7 @@ final class InboundConnection {
         }
         guard descriptor >= 0, phase != .lingering else { return }
         keep(rest)
-        if isAnswered, !rest.isEmpty { server.atTurnEnd(.readOn(self)) }
+        if isAnswered, !rest.isEmpty { readOnAtTurnEnd() }
     }
 
     /// Takes what has come of the next request; returns how many bytes that is.
@@ -250,8 +251,16 @@ final class InboundConnection {
         stopWatching()
     }
 
+    /// Goes on with what was kept at the end of the turn, once: one request of a connection is answered in each.
+    private func readOnAtTurnEnd() {
+        guard !isReadOnDue else { return }
+        isReadOnDue = true
+        server.atTurnEnd(.readOn(self))
+    }
+
     /// Goes on with what was kept; evhttp is on no stack.
     func readOn() {
+        isReadOnDue = false
         guard descriptor >= 0, phase.rawValue < Phase.outstanding.rawValue, wait == .nothing else { return }
         var kept = ByteBuffer(capacity: 0)
         swap(&kept, &readAhead)
@@ -266,7 +275,7 @@ final class InboundConnection {
         returnParser()
         // What was kept comes first.
         if readAhead.count > 0, phase.rawValue < Phase.outstanding.rawValue, wait == .nothing {
-            return server.atTurnEnd(.readOn(self))
+            return readOnAtTurnEnd()
         }
         if isHalfClosed, phase.rawValue < Phase.outstanding.rawValue, wait == .nothing { return abort() }
         sendOwedContinue()
@@ -378,7 +387,7 @@ final class InboundConnection {
         phaseStart = server.loop.now
         parser?.complete(request)
         if closesAfterReply { return closesAtOnce ? abort() : linger() }
-        if readAhead.count > 0 || isHalfClosed { server.atTurnEnd(.readOn(self)) }
+        if readAhead.count > 0 || isHalfClosed { readOnAtTurnEnd() }
         returnParser()
         watch()
     }
@@ -391,16 +400,6 @@ final class InboundConnection {
         charge = 0
         server.memory.leave(self)
     }
-
-    /// So much is read of a body, about, before it is known for a large one, of which as much is still to come; and no more of
-    /// that before others have passed. What malloc keeps with it makes 32 kB of it.
-    static let sizeReadWithHead = 32768 - 64
-    /// What a head takes, about.
-    private static let headSize = 4096 - 64
-    /// What evhttp takes for a header, about, beside the bytes that it comes in.
-    static let headerCost = 160
-    /// What takes less need not wait for memory.
-    static let smallCost = 49152
 
     // MARK: The end
 

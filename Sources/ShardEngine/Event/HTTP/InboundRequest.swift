@@ -13,9 +13,14 @@ struct RequestHeader {
         value = RequestHeader.value(of: header)
     }
 
+    /// The value without blanks around it (RFC 9110, section 5.5): evhttp leaves tabs.
     @inline(__always)
     fileprivate static func value(of header: evkeyval) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: header.value, count: strlen(header.value))
+        guard var start = UnsafePointer(header.value) else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        var count = strlen(start)
+        while count > 0, start[count - 1] == 0x20 || start[count - 1] == 0x09 { count -= 1 }
+        while count > 0, start[0] == 0x20 || start[0] == 0x09 { (start, count) = (start + 1, count - 1) }
+        return UnsafeRawBufferPointer(start: start, count: count)
     }
 }
 
@@ -48,10 +53,12 @@ extension InboundConnection {
     /// The body as an object that may outlive the request, where it is large or did not come in one piece.
     var bodyBuffer: BodyBuffer? { lent.bodyBuffer }
 
-    /// The first Content-Type and the first Content-Encoding header; nil where there is none.
+    /// The first Content-Type and the first Content-Encoding header that go to a shard; nil where there is none. One that
+    /// Connection names does not.
     func bodyHeaders() -> (type: UnsafeRawBufferPointer?, coding: UnsafeRawBufferPointer?) {
         var type: UnsafeRawBufferPointer?
         var coding: UnsafeRawBufferPointer?
+        let options = connectionOptions
         var next = shardd_first_header(outstanding.pointee.input_headers)
         while let header = next {
             next = header.pointee.next.tqe_next
@@ -59,6 +66,7 @@ extension InboundConnection {
             guard let key = header.pointee.key, key[0] | 0x20 == 0x63, key[1] | 0x20 == 0x6F, key[2] | 0x20 == 0x6E,
                 key[3] | 0x20 == 0x74
             else { continue }
+            if let options, options.contains(HeaderName(RequestHeader(header.pointee).name)) { continue }
             if type == nil, strcasecmp(key, "content-type") == 0 {
                 type = RequestHeader.value(of: header.pointee)
             } else if coding == nil, strcasecmp(key, "content-encoding") == 0 {

@@ -1,0 +1,85 @@
+// Judges bodies that take long to judge on a thread of its own: compressed ones, which may be a thousand times as large when
+// they are inflated, and large ones. On the loop each would hold up all other pushes. A worker's push handler owns one.
+import Dispatch
+
+/// Judgements away from a loop, in the order in which they are asked for; its methods are for that loop.
+final class SlowJudge {
+    private let mailbox: LoopMailbox
+    private let queue = DispatchQueue(label: "shardd.check")
+    /// Confined to the queue.
+    private let pushGuard = LoopBound(PushGuard())
+
+    init(mailbox: LoopMailbox) {
+        self.mailbox = mailbox
+    }
+
+    /// Whether the body is to be judged here.
+    static func isFor(_ body: UnsafeRawBufferPointer, coding: UnsafeRawBufferPointer?) -> Bool {
+        coding != nil || body.count >= largeSize
+    }
+
+    /// Judges the body of the outstanding request; `done` is called on the loop, if the client is still there.
+    func judge(
+        _ connection: InboundConnection,
+        type: UnsafeRawBufferPointer?,
+        coding: UnsafeRawBufferPointer?,
+        inflatedLimit: Int,
+        _ done: @escaping (InboundConnection, PushRefusal?) -> Void
+    ) {
+        let push = JudgedPush(connection, done)
+        connection.owner = push
+        let (pushGuard, held) = (self.pushGuard, LoopBound(push))
+        let (body, type, coding) = (LoopBound(push.body), type.map { Array($0) }, coding.map { Array($0) })
+        queue.async { [mailbox] in
+            pushGuard.value.inflatedLimit = inflatedLimit
+            let refusal = withBytes(type) { type in
+                withBytes(coding) { pushGuard.value.judge(body.value, type: type, coding: $0) }
+            }
+            // The body is let go of on its loop.
+            mailbox.post { held.value.isJudged(refusal) }
+        }
+    }
+
+    /// From this many bytes on a body takes a millisecond or more.
+    private static let largeSize = 256 << 10
+}
+
+/// One push that is being judged; what it has of the body outlives the request.
+private final class JudgedPush: InboundRequestOwner {
+    /// The client; nil once it is gone.
+    private var connection: InboundConnection?
+    private let done: (InboundConnection, PushRefusal?) -> Void
+    private let buffer: BodyBuffer?
+    private let copy: UnsafeMutableRawBufferPointer
+
+    init(_ connection: InboundConnection, _ done: @escaping (InboundConnection, PushRefusal?) -> Void) {
+        self.connection = connection
+        self.done = done
+        buffer = connection.bodyBuffer
+        copy = .allocate(byteCount: buffer == nil ? connection.bodyCount : 0, alignment: 1)
+        if buffer == nil { copy.copyMemory(from: connection.body) }
+    }
+
+    deinit {
+        copy.deallocate()
+    }
+
+    var body: UnsafeRawBufferPointer { buffer?.bytes ?? UnsafeRawBufferPointer(copy) }
+
+    func isJudged(_ refusal: PushRefusal?) {
+        guard let connection else { return }
+        self.connection = nil
+        connection.owner = nil
+        done(connection, refusal)
+    }
+
+    func clientDisconnected() {
+        connection = nil
+    }
+}
+
+/// Calls `body` with the bytes, or with nil.
+private func withBytes<Result>(_ bytes: [UInt8]?, _ body: (UnsafeRawBufferPointer?) -> Result) -> Result {
+    guard let bytes else { return body(nil) }
+    return bytes.withUnsafeBytes { body($0) }
+}
