@@ -1,7 +1,7 @@
 # shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit-test system-test picture lint check \
+.PHONY: help build run test unit-test system-test picture lint check simulate \
 	bench bench-quick bench-compare bench-sharding bench-moving bench-stalls bench-gate
 
 help: ## Show this list
@@ -19,6 +19,11 @@ test: unit-test system-test ## Every test, with what they need: Consul, Pushgate
 unit-test: ## The tests of the engine alone
 	@scripts/install-deps build
 	swift test
+
+simulate: ## Histories of moving groups, N of them with fresh seeds; N=-SEED with SIMULATE=fail tells one, '--shrink -SEED fail' the shortest
+	@scripts/install-deps build
+	swift build -c release --product simulate
+	.build/release/simulate $(or $(N),1000000) $(SIMULATE)
 
 system-test: build ## The tests with real processes; PYTEST='-k name -x' chooses
 	@scripts/install-deps test consul consul-sd oracle

@@ -1,6 +1,9 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
+/// The simulator goes through thousands of histories in the unit tests: unoptimised it takes minutes. Preconditions stay.
+let optimisedForTests = SwiftSetting.unsafeFlags(["-O"], .when(configuration: .debug))
+
 let package = Package(
     name: "shardd",
     products: [
@@ -23,15 +26,36 @@ let package = Package(
             pkgConfig: "zlib",
             providers: [.apt(["zlib1g-dev"])]
         ),
+        // Pure and by itself, so that the simulator drives it without the rest, and the compiler keeps the rest out of it.
+        .target(
+            name: "MovingCore",
+            path: "Sources/ShardEngine/Moving/Core",
+            swiftSettings: [optimisedForTests]
+        ),
+        .target(
+            name: "MovingSimulator",
+            dependencies: ["MovingCore"],
+            path: "Tests/MovingSimulator",
+            swiftSettings: [
+                optimisedForTests, .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
+            ]
+        ),
+        .executableTarget(
+            name: "simulate",
+            dependencies: ["MovingSimulator"],
+            path: "Tests/Simulate"
+        ),
         .target(
             name: "ShardEngine",
             dependencies: [
                 "CEvent",
                 "CZlib",
+                "MovingCore",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),
             ],
+            exclude: ["Moving/Core"],
             // The checks cost a tenth of a push; debug builds, and so the tests, have them.
             swiftSettings: [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]
         ),
@@ -50,6 +74,10 @@ let package = Package(
             name: "RingBenchmark",
             dependencies: ["ShardEngine"],
             path: "Benchmarks/RingBenchmark"
+        ),
+        .testTarget(
+            name: "MovingTests",
+            dependencies: ["MovingCore", "MovingSimulator"]
         ),
         .testTarget(
             name: "ShardEngineTests",

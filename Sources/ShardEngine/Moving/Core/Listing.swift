@@ -1,0 +1,143 @@
+// What a store holds, and what has to be sent so that another store holds exactly that. Pure functions; `MoverJob` calls them.
+
+/// A grouping key: its text tells it from others, its hash places it.
+package struct GroupKey: Hashable, Comparable, Sendable {
+    package var text: String
+    package var hash: UInt32
+
+    package init(text: String, hash: UInt32) { (self.text, self.hash) = (text, hash) }
+
+    package static func < (left: GroupKey, right: GroupKey) -> Bool { left.text < right.text }
+}
+
+/// What names a key in marks: `shardd_void_` and these in hexadecimal. It begins with the hash that places the key, so that
+/// a mark can be told to be of a slot.
+package struct MarkID: Hashable, Comparable, Sendable {
+    package var hash: UInt32
+    package var digest: UInt64
+
+    package init(hash: UInt32, digest: UInt64) { (self.hash, self.digest) = (hash, digest) }
+
+    package static func < (left: MarkID, right: MarkID) -> Bool {
+        (left.hash, left.digest) < (right.hash, right.digest)
+    }
+}
+
+/// One family of a group, as it will be pushed.
+package struct Family: Equatable, Sendable {
+    package var name: String
+    package var content: [UInt8]
+
+    package init(name: String, content: [UInt8]) { (self.name, self.content) = (name, content) }
+}
+
+/// A group on a store: its mark's name, and its families in ascending order of names.
+package struct Group: Equatable, Sendable {
+    package var mark: MarkID
+    package var families: [Family]
+
+    package init(mark: MarkID, families: [Family]) { (self.mark, self.families) = (mark, families) }
+}
+
+/// What one process of a store held at one moment, after all that it had answered before.
+package struct Listing: Equatable, Sendable {
+    package var start: StartTime
+    package var groups: [GroupKey: Group]
+    /// For each key that is marked, the greatest number that it is marked with.
+    package var marks: [MarkID: Epoch]
+
+    package init(start: StartTime, groups: [GroupKey: Group], marks: [MarkID: Epoch]) {
+        (self.start, self.groups, self.marks) = (start, groups, marks)
+    }
+}
+
+/// One push of the mover.
+package struct Send: Equatable, Sendable {
+    package enum What: Equatable, Sendable {
+        case put(GroupKey, [Family])
+        case post(GroupKey, [Family])
+        case delete(GroupKey)
+        /// Add the key's mark to the group of marks with this number.
+        case mark(MarkID, scope: Epoch)
+        /// Take the key's mark out of every group of marks.
+        case unmark(MarkID)
+    }
+
+    package var store: StoreID
+    package var what: What
+    package var slot: Slot
+}
+
+/// Two stores that a slot is on, and what makes them equal.
+struct Equalizing {
+    var own: StoreID
+    var target: StoreID
+    /// The target as a predecessor, whose families count where the authoritative store lacks them; nil for any other.
+    var predecessor: Predecessor?
+    /// A number that marks need, for the predecessors that are still absent; nil where there are none.
+    var scope: Epoch?
+
+    init(_ entry: Entry, target: StoreID) {
+        (own, self.target) = (entry.own, target)
+        predecessor = entry.predecessors.last { $0.store == target }
+        scope = entry.predecessors.filter { $0.store != target }.map(\.since).max()
+    }
+
+    /// The pushes, in waves: each begins when the one before it has ended.
+    func sends(_ have: Listing, _ copy: Listing, slot: (UInt32) -> Slot?) -> [[Send]] {
+        var merges: [Send] = []
+        var copies: [Send] = []
+        for key in Set(have.groups.keys).union(copy.groups.keys).sorted() {
+            guard let place = slot(key.hash) else { continue }
+            let old = copy.groups[key]
+            let lacking = lacking(have.groups[key], old, isVoid: old.map { isVoid($0, have) } ?? true)
+            if !lacking.isEmpty { merges.append(Send(store: own, what: .post(key, lacking), slot: place)) }
+            if have.groups[key] == nil, lacking.isEmpty {
+                if old != nil { copies.append(Send(store: target, what: .delete(key), slot: place)) }
+                continue
+            }
+            let all = ((have.groups[key]?.families ?? []) + lacking).sorted { $0.name < $1.name }
+            if all != old?.families { copies.append(Send(store: target, what: .put(key, all), slot: place)) }
+        }
+        return [merges, copies, marks(have, copy, slot: slot)]
+    }
+
+    private func isVoid(_ group: Group, _ have: Listing) -> Bool {
+        guard let predecessor else { return true }
+        return (have.marks[group.mark] ?? 0) >= predecessor.since
+    }
+
+    private func lacking(_ have: Group?, _ copy: Group?, isVoid: Bool) -> [Family] {
+        if isVoid { return [] }
+        return (copy?.families ?? []).filter { family in
+            !(have?.families.contains { $0.name == family.name } ?? false)
+        }
+    }
+
+    /// What is marked on either store, as far as it counts, is marked on both: either may be authoritative from now on.
+    private func marks(_ have: Listing, _ copy: Listing, slot: (UInt32) -> Slot?) -> [Send] {
+        guard let scope else { return [] }
+        let isMarked = { (listing: Listing, mark: MarkID) in (listing.marks[mark] ?? 0) >= scope }
+        var sends: [Send] = []
+        for mark in Set(have.marks.keys).union(predecessor == nil ? [] : Array(copy.marks.keys)).sorted() {
+            guard let place = slot(mark.hash), isMarked(have, mark) || predecessor != nil && isMarked(copy, mark)
+            else { continue }
+            for (store, listing) in [(own, have), (target, copy)] where !isMarked(listing, mark) {
+                sends.append(Send(store: store, what: .mark(mark, scope: scope), slot: place))
+            }
+        }
+        return sends
+    }
+}
+
+extension Listing {
+    /// The pushes that leave nothing on the store of the keys whose slot is given.
+    func removals(at store: StoreID, slot: (UInt32) -> Slot?) -> [Send] {
+        groups.keys.sorted().compactMap { key in
+            slot(key.hash).map { Send(store: store, what: .delete(key), slot: $0) }
+        }
+            + marks.keys.sorted().compactMap { mark in
+                slot(mark.hash).map { Send(store: store, what: .unmark(mark), slot: $0) }
+            }
+    }
+}

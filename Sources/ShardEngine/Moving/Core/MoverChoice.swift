@@ -1,0 +1,144 @@
+// Which job the mover takes up next: what requests wait for first, what may be left for later last.
+
+extension Mover {
+    /// A store has told its process to a probe or to a job, or has not answered.
+    mutating func note(_ store: StoreID, _ start: StartTime?, _ now: Milliseconds) {
+        guard let start else {
+            answering[store] = nil
+            return
+        }
+        if answering[store]?.start != start { answering[store] = (start, now) }
+    }
+
+    /// The next job; nil where there is nothing to do now, with a wish to be woken where there will be.
+    mutating func pick(_ following: Following, _ now: Milliseconds, _ actions: inout [MoverAction]) -> MoverJob? {
+        let view = following.view
+        if view.isAtRest,
+            answering.allSatisfy({ id, answer in view.store(id).map { $0.start == answer.start } ?? true })
+        {
+            return nil
+        }
+        var wakes: [Milliseconds] = []
+        defer { if let first = wakes.min() { actions.append(.wake(at: first)) } }
+
+        let fenced = slots(view) { $0.step.isFence }
+        if !fenced.isEmpty {
+            var lift = job(.lift, fenced, view)
+            lift.unused = Set(fenced.filter { unused[$0] == view.entry($0).rev })
+            return lift
+        }
+        let unclean = slots(view) { $0.step == .unclean && !view.isDown($0.own) }.filter { isReady($0, now, &wakes) }
+        if !unclean.isEmpty { return job(.clean, unclean, view) }
+        if let (store, start) = returned(view, now, &wakes) { return job(.note(store, start), [], view) }
+        guard following.hasAllMembers else { return nil }
+        for stray in view.adopting where !view.isDown(stray.store) && isReady(stray.store, now, &wakes) {
+            return job(.adopt(stray), [], view)
+        }
+        for stray in view.dirty where !view.isDown(stray.store) && !view.isAdopting(stray.store) {
+            if isReady(stray.store, now, &wakes) { return job(.wipe(stray), [], view) }
+        }
+        let tidied = view.tidied(following.rings) != nil
+        if tidied, following.isFollowed(since: view.epoch, by: .members) { return job(.tidy, [], view) }
+        return handOver(following, now, &wakes)
+    }
+
+    private mutating func handOver(
+        _ following: Following,
+        _ now: Milliseconds,
+        _ wakes: inout [Milliseconds]
+    ) -> MoverJob? {
+        let view = following.view
+        let announced = slots(view) { entry in
+            guard case .announced(let to) = entry.step else { return false }
+            return !view.isDown(to) && !view.isDown(entry.own)
+        }
+        let ready = announced.filter { isReady($0, now, &wakes) }
+        if !ready.isEmpty { return job(.handOver, batch(ready, following), view) }
+        let due = slots(view) { if case .overlapping = $0.step { !view.isDown($0.own) } else { false } }
+            .filter { isOver($0, view.entry($0), now, &wakes) && isReady($0, now, &wakes) }
+        if !due.isEmpty { return job(.endOverlap, batch(due, following), view) }
+        let leaving = following.rings.slots.filter { slot in
+            (slot.before == slot.after || isInWindow(slot, following)) && view.destination(slot, following.rings) != nil
+        }
+        let announceable = leaving.filter { isReady($0, now, &wakes) }
+        return announceable.isEmpty ? nil : job(.announce, announceable, view)
+    }
+
+    /// As many slots as have about `groupsAtOnce` groups by the listing before the fence; half as many after a failure.
+    private func batch(_ slots: [Slot], _ following: Following) -> [Slot] {
+        var counts: [Slot: Int] = [:]
+        for listing in early.listings.values {
+            for key in listing.groups.keys { counts[following.rings.slot(of: key.hash), default: 0] += 1 }
+        }
+        var groups = 0
+        return Array(
+            slots.prefix { slot in
+                groups += max(1, counts[slot] ?? 1)
+                return groups <= settings.groupsAtOnce || slot == slots[0]
+            }
+        )
+    }
+
+    /// Whether the slot is in one of the ranges that are on their way now.
+    private func isInWindow(_ slot: Slot, _ following: Following) -> Bool {
+        let perRange = max(1, following.rings.slots.count / Int(following.rings.rangeCount))
+        let width = max(1, settings.slotsAtOnce / perRange)
+        return Int(slot.range) < Int(following.view.frontier) + width
+    }
+
+    /// A store that answers again for long enough, or with another process than the register knows.
+    private mutating func returned(
+        _ view: Register,
+        _ now: Milliseconds,
+        _ wakes: inout [Milliseconds]
+    ) -> (StoreID, StartTime)? {
+        for (id, answer) in answering.sorted(by: { $0.key < $1.key }) {
+            guard let store = view.store(id) else { continue }
+            if !view.isDown(id), store.start != answer.start { return (id, answer.start) }
+            guard view.isDown(id) else { continue }
+            let last = returns[id]
+            let isSoon = last.map { now - $0.at < 60 * settings.returnDelay } ?? false
+            let count = isSoon ? last!.count : 0
+            let ready = answer.since + settings.returnDelay << min(count, 5)
+            if now >= ready {
+                returns[id] = (count + 1, now)
+                return (id, answer.start)
+            }
+            wakes.append(ready)
+        }
+        return nil
+    }
+
+    private mutating func isOver(
+        _ slot: Slot,
+        _ entry: Entry,
+        _ now: Milliseconds,
+        _ wakes: inout [Milliseconds]
+    ) -> Bool {
+        if overlapSeen[slot]?.rev != entry.rev { overlapSeen[slot] = (entry.rev, now) }
+        let end = overlapSeen[slot]!.at + settings.overlap
+        if now < end { wakes.append(end) }
+        return now >= end
+    }
+
+    private func isReady(_ slot: Slot, _ now: Milliseconds, _ wakes: inout [Milliseconds]) -> Bool {
+        guard let time = resting.slots[slot], now < time else { return true }
+        wakes.append(time)
+        return false
+    }
+
+    private func isReady(_ store: StoreID, _ now: Milliseconds, _ wakes: inout [Milliseconds]) -> Bool {
+        guard let time = resting.stores[store], now < time else { return true }
+        wakes.append(time)
+        return false
+    }
+
+    private func slots(_ view: Register, where holds: (Entry) -> Bool) -> [Slot] {
+        view.entries.filter { holds($0.value) }.keys.sorted()
+    }
+
+    private mutating func job(_ kind: JobKind, _ slots: [Slot], _ view: Register) -> MoverJob {
+        lastNumber += 1
+        return MoverJob(kind, number: lastNumber, slots: slots, view: view)
+    }
+}

@@ -1,0 +1,172 @@
+// One PUT, POST or DELETE while the register is not settled: which store gets it, when it waits, when it is made again,
+// and when its client may be answered (rules A1, A3 and A4).
+//
+// The shell makes one for each such request, carries out what it returns, and calls `resume` again at every change of the
+// view or of the peers' notes while it waits. Deadlines are the shell's: it drops the machine and answers the client. It
+// does not drop the machine because the client is gone, once the push has been sent.
+
+/// What a shard made of a push.
+package enum PushResult: Equatable, Sendable {
+    /// It answered, and took the push (2xx).
+    case done
+    /// It answered that the push is wrong.
+    case rejected
+    /// It did not take the connection, or broke it without an answer, also when tried again.
+    case refused
+    /// It did not answer in time.
+    case late
+}
+
+/// What the shell does for a request.
+package enum RequestAction: Equatable, Sendable {
+    /// Nothing until the view or the peers' notes change.
+    case wait(WaitReason)
+    /// Send the push to the store; with a number, and its mark pipelined behind it: the store has answered when it has
+    /// answered both.
+    case send(to: StoreID, markScope: Epoch?)
+    /// Have the store failed over, and then wait.
+    case failOver(StoreID)
+    /// Have the backup dropped in the register, and then wait.
+    case dropBackup(Slot)
+    /// Give the client the authoritative store's answer.
+    case answer
+    /// Answer 504; have the store that did not answer failed over, if it is still authoritative.
+    case giveUp(StoreID?)
+}
+
+/// Why a request waits.
+package enum WaitReason: Equatable, Sendable {
+    /// The slot is being copied, or its overlap ends.
+    case fence
+    /// The stand-in has not been cleaned.
+    case unclean
+    /// A replica does not follow the change yet.
+    case notFollowed
+    /// Every store that may have the slot has failed.
+    case noStore
+}
+
+/// One request's way.
+package struct RequestMachine: Sendable {
+    private let id: Int
+    private let hash: UInt32
+    /// Whether it removes anything, so that a mark has to say so to predecessors.
+    private let isMarked: Bool
+    private var state = State.waiting
+
+    private enum State {
+        /// Has been sent nowhere, or has to be made again.
+        case waiting
+        /// The authoritative store has it.
+        case atOwner(Plan)
+        /// The authoritative store has taken it, and the backup has it.
+        case atBackup(StoreID, Plan)
+        /// The client may be answered.
+        case ended
+    }
+
+    /// By what the request was sent.
+    private struct Plan {
+        var own: StoreID
+        var changed: Epoch
+        var markScope: Epoch?
+    }
+
+    /// - Parameter id: unlike that of any other request of the replica.
+    package init(id: Int, hash: UInt32, isPost: Bool) {
+        (self.id, self.hash, isMarked) = (id, hash, !isPost)
+    }
+
+    /// Takes over a request that a store has got while the register was settled, before another register is followed.
+    package init(id: Int, hash: UInt32, isPost: Bool, sentTo store: StoreID, _ following: Following) {
+        self.init(id: id, hash: hash, isPost: isPost)
+        following.began(id, hash: hash, store: store)
+        state = .atOwner(Plan(own: store, changed: 0, markScope: nil))
+    }
+
+    /// Begins, or goes on after waiting.
+    package mutating func resume(_ following: Following) -> RequestAction {
+        guard case .waiting = state else { preconditionFailure("resume a request in \(state)") }
+        let slot = following.rings.slot(of: hash)
+        let entry = following.view.entry(slot)
+        if entry.step.isFence { return .wait(.fence) }
+        if entry.step == .unclean { return .wait(.unclean) }
+        if following.hasConsul, !following.isFollowed(slot.range, since: entry.changed, by: .live) {
+            return .wait(.notFollowed)
+        }
+        if following.view.isDown(entry.own) { return .wait(.noStore) }
+        let scope = isMarked ? following.view.markScope(entry) : nil
+        following.began(id, hash: hash, store: entry.own)
+        state = .atOwner(Plan(own: entry.own, changed: entry.changed, markScope: scope))
+        return .send(to: entry.own, markScope: scope)
+    }
+
+    /// The store that has the request has answered, or has not.
+    package mutating func ended(_ result: PushResult, _ following: Following) -> RequestAction {
+        switch state {
+        case .atOwner(let plan): ownerEnded(result, plan, following)
+        case .atBackup(let backup, let plan): backupEnded(result, backup, plan, following)
+        case .waiting, .ended: preconditionFailure("an answer for a request in \(state)")
+        }
+    }
+
+    private mutating func ownerEnded(_ result: PushResult, _ plan: Plan, _ following: Following) -> RequestAction {
+        let isCurrent = isCurrent(plan, following)
+        if result == .late {
+            end(following)
+            return .giveUp(isCurrent ? plan.own : nil)
+        }
+        guard isCurrent else { return again(following) }
+        if result == .refused { return again(following, .failOver(plan.own)) }
+        // The backup by what is known now. Where a fence has been put up to wipe it, the mover waits for this request, and
+        // the copy must not be older meanwhile.
+        switch following.view.entry(following.rings.slot(of: hash)).step {
+        case .overlapping(let backup, _) where result == .done, .ending(let backup, _) where result == .done:
+            following.began(id, hash: hash, store: backup)
+            state = .atBackup(backup, plan)
+            return .send(to: backup, markScope: plan.markScope)
+        case .settled, .unclean, .announced, .copying, .overlapping, .ending, .wiping:
+            end(following)
+            return .answer
+        }
+    }
+
+    private mutating func backupEnded(
+        _ result: PushResult,
+        _ backup: StoreID,
+        _ plan: Plan,
+        _ following: Following
+    ) -> RequestAction {
+        let slot = following.rings.slot(of: hash)
+        let isBackup = following.view.entry(slot).step.backup == backup
+        guard isCurrent(plan, following) else { return again(following) }
+        switch result {
+        case .refused where isBackup, .late where isBackup: return again(following, .failOver(backup))
+        case .rejected where isBackup: return again(following, .dropBackup(slot))
+        case .done, .rejected, .refused, .late:
+            end(following)
+            return .answer
+        }
+    }
+
+    /// Whether the store that took the push is still authoritative: its answer is none otherwise.
+    private func isCurrent(_ plan: Plan, _ following: Following) -> Bool {
+        let entry = following.view.entry(following.rings.slot(of: hash))
+        return entry.own == plan.own && entry.changed <= plan.changed
+    }
+
+    /// The request is made again: at once, or when the register says otherwise.
+    private mutating func again(_ following: Following, _ action: RequestAction? = nil) -> RequestAction {
+        following.ended(id)
+        state = .waiting
+        return action ?? resume(following)
+    }
+
+    private mutating func end(_ following: Following) {
+        following.ended(id)
+        state = .ended
+    }
+
+    /// The client's deadline has passed, or the client is gone and nothing has been sent.
+    package mutating func abandon(_ following: Following) { end(following) }
+}

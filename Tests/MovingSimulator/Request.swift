@@ -1,0 +1,151 @@
+// One push on its way through a replica: on the hot path while the register is settled, by `RequestMachine` otherwise.
+import MovingCore
+
+final class Request {
+    let id: Int
+    let push: Push
+    /// Nil on the hot path.
+    private var machine: RequestMachine?
+    /// The store that has it by the hot path.
+    private var sentTo: StoreID?
+    private var isWaiting = false
+    private var isEnded = false
+    private var fencedSince: Int64?
+    /// Which sending an answer belongs to.
+    private var attempt = 0
+
+    init(_ id: Int, _ push: Push) { (self.id, self.push) = (id, push) }
+
+    private var isPost: Bool { push.method == .post }
+
+    func begin(_ replica: Replica) {
+        let hash = replica.world.keys[push.key].hash
+        if replica.following!.view.isSettled {
+            let owner = replica.following!.rings.before.owner(of: hash)
+            sentTo = owner
+            return send(to: owner, markScope: nil, replica)
+        }
+        if replica.world.without.contains(.fences) {
+            let entry = replica.following!.view.entry(replica.following!.rings.slot(of: hash))
+            sentTo = entry.own
+            if entry.step.isFence { return send(to: entry.own, markScope: nil, replica) }
+        }
+        machine = RequestMachine(id: id, hash: hash, isPost: isPost)
+        perform(machine!.resume(replica.following!), replica)
+    }
+
+    /// The register is about to leave rest, and a store has the request.
+    func leavesRest(_ following: Following) {
+        guard machine == nil, let sentTo else { return }
+        let hash = hash(following)
+        machine = RequestMachine(id: id, hash: hash, isPost: isPost, sentTo: sentTo, following)
+    }
+
+    private func hash(_ following: Following) -> UInt32 { World.hash(of: push.key) }
+
+    /// Something has changed while it waits.
+    func resume(_ replica: Replica) {
+        guard isWaiting, !isEnded, machine != nil else { return }
+        isWaiting = false
+        perform(machine!.resume(replica.following!), replica)
+    }
+
+    /// The client's deadline.
+    func expire(_ replica: Replica) {
+        guard !isEnded else { return }
+        machine?.abandon(replica.following!)
+        end(replica, isAcknowledged: false)
+    }
+
+    private func perform(_ action: RequestAction, _ replica: Replica) {
+        if case .wait(.fence) = action {
+            fencedSince = fencedSince ?? replica.world.now
+        } else if let since = fencedSince {
+            replica.world.longestFence = max(replica.world.longestFence, replica.world.now - since)
+            fencedSince = nil
+        }
+        switch action {
+        case .wait: isWaiting = true
+        case .send(let store, let scope): send(to: store, markScope: scope, replica)
+        case .failOver(let store):
+            isWaiting = true
+            replica.fail(store, "\(push.text) was refused")
+        case .dropBackup(let slot):
+            isWaiting = true
+            guard replica.following!.view.entry(slot).step.backup != nil else { return }
+            replica.write(replica.following!.view.droppingBackup(slot)) { _ in }
+        case .answer: end(replica, isAcknowledged: true)
+        case .giveUp(let store):
+            if let store { replica.fail(store, "\(push.text) was not answered") }
+            end(replica, isAcknowledged: false)
+        }
+    }
+
+    private func send(to store: StoreID, markScope: Epoch?, _ replica: Replica) {
+        let world = replica.world
+        attempt += 1
+        let attempt = attempt
+        let isCopy =
+            machine != nil
+            && replica.following!.view.entry(replica.following!.rings.slot(of: hash(replica.following!))).own != store
+        if isCopy, world.without.contains(.secondWrites) {
+            return world.after(0) { self.ended(.done, attempt, replica) }
+        }
+        let scope = world.without.contains(.marks) ? nil : markScope
+        world.call(replica, store, within: 1000) { [push] target -> PushResult in
+            if isCopy, world.refusesCopies(target) { return .rejected }
+            world.execute(push, at: target, markScope: world.without.contains(.pipelinedMarks) ? nil : scope)
+            if world.scenario.duplicates, world.chance.happens(50) { world.execute(push, at: target, markScope: nil) }
+            return .done
+        } done: { [self] reply in
+            var result: PushResult =
+                switch reply {
+                case .answered(let result): result
+                case .refused: .refused
+                case .late: .late
+                }
+            world.log { "\(push.text) at \(world.name(store)): \(result)" }
+            if isCopy, world.without.contains(.failedSecondWrites) { result = .done }
+            if let scope, world.without.contains(.pipelinedMarks), result == .done {
+                world.call(replica, store, within: 1000, delay: 100) {
+                    $0.mark(self.push.key, scope)
+                } done: { _ in
+                }
+            }
+            ended(result, attempt, replica)
+        }
+    }
+
+    private func ended(_ result: PushResult, _ attempt: Int, _ replica: Replica) {
+        guard !isEnded, attempt == self.attempt, replica.following != nil else { return }
+        if machine == nil {
+            switch result {
+            case .done, .rejected: return end(replica, isAcknowledged: result == .done)
+            case .late:
+                replica.fail(sentTo!, "\(push.text) was not answered")
+                return end(replica, isAcknowledged: false)
+            case .refused: leavesRest(replica.following!)
+            }
+        }
+        if result == .done, replica.world.without.contains(.answersOfOthers) {
+            machine!.abandon(replica.following!)
+            return end(replica, isAcknowledged: true)
+        }
+        perform(machine!.ended(result, replica.following!), replica)
+    }
+
+    private func end(_ replica: Replica, isAcknowledged: Bool) {
+        isEnded = true
+        replica.requests[id] = nil
+        replica.world.ended(push, isAcknowledged: isAcknowledged)
+        replica.publish()
+        replica.tell(.tick)
+    }
+}
+
+extension Push {
+    var text: String {
+        let names = families.keys.sorted().map { familyNames[$0] }.joined()
+        return "\(method.rawValue) \(number) on group \(key)" + (names.isEmpty ? "" : " (\(names))")
+    }
+}

@@ -1,0 +1,188 @@
+// What the world does for replicas beside the network: it keeps the record of pushes, executes them, and sees to the membership.
+import MovingCore
+
+extension World {
+    static func hash(of key: Int) -> UInt32 { UInt32(truncatingIfNeeded: UInt64(key * 2 + 1) << 32 / 12) }
+
+    var moverSettings: MoverSettings {
+        var settings = MoverSettings()
+        settings.overlap = 3000
+        settings.returnDelay = without.contains(.returnDelay) ? 0 : 300
+        settings.retryDelay = 200
+        settings.groupsAtOnce = 2
+        settings.pushesAtOnce = 2
+        settings.slotsAtOnce = scenario.seed % 3 == 0 ? 6 : 4000
+        return settings
+    }
+
+    // MARK: Pushes
+
+    func began(_ push: Push) {
+        oracle.began(push)
+        pushes[push.number] = push
+        activeKeys[push.key] += 1
+    }
+
+    func ended(_ push: Push, isAcknowledged: Bool) {
+        guard push.ended == nil else { return }
+        push.ended = now
+        push.isAcknowledged = isAcknowledged && !push.isAbandoned
+        activeKeys[push.key] -= 1
+        oracle.changed(push.key)
+        log { "\(push.text) is \(isAcknowledged ? "acknowledged" : "not acknowledged")" }
+    }
+
+    func execute(_ push: Push, at store: SimulatedStore, markScope: Epoch?) {
+        switch push.method {
+        case .put: store.put(push.key, push.families)
+        case .post: store.post(push.key, push.families)
+        case .delete: store.delete(push.key)
+        }
+        push.done[store.id] = now
+        if chance.happens(50) { persist(store) }
+        if let markScope { store.mark(push.key, markScope) }
+        persist(store)
+        log { "  \(push.text) is done at \(store.name)\(markScope.map { ", marked \($0)" } ?? "")" }
+    }
+
+    /// A push of the mover.
+    func push(_ send: Send, by replica: Replica, done: @escaping (PushResult) -> Void) {
+        call(replica, send.store, within: 800, delay: chance.between(1, scenario.pushDelay)) {
+            [unowned self] store -> PushResult in
+            if refusesCopies(store), case .put = send.what { return .rejected }
+            note(send.what, at: store)
+            store.execute(send.what)
+            persist(store)
+            log { "  done at \(store.name): \(text(send))" }
+            return .done
+        } done: { reply in
+            switch reply {
+            case .answered(let result): done(result)
+            case .refused: done(.refused)
+            case .late: done(.late)
+            }
+        }
+    }
+
+    /// Where values are, for what a store's loss forgives.
+    private func note(_ what: Send.What, at store: SimulatedStore) {
+        switch what {
+        case .put(_, let families), .post(_, let families):
+            for family in families {
+                pushes[Int(family.content[0]) | Int(family.content[1]) << 8]?.done[store.id] = now
+            }
+        case .delete(let key):
+            let first = Int(key.text)! * 3
+            for value in store.content.values[first..<first + 3] { pushes[value]?.done[store.id] = nil }
+        case .mark, .unmark: break
+        }
+    }
+
+    func text(_ send: Send) -> String {
+        let what =
+            switch send.what {
+            case .put(let key, let families): "PUT group \(key.text) with \(families.map(text))"
+            case .post(let key, let families): "POST group \(key.text) with \(families.map(text))"
+            case .delete(let key): "DELETE group \(key.text)"
+            case .mark(let mark, let scope): "mark group \(mark.digest) with \(scope)"
+            case .unmark(let mark): "take the mark of group \(mark.digest)"
+            }
+        return "\(what) at \(name(send.store))"
+    }
+
+    private func text(_ family: Family) -> String {
+        "\(family.name)=\(Int(family.content[0]) | Int(family.content[1]) << 8)"
+    }
+
+    // MARK: Lies of left-out rules
+
+    func backupStart(_ start: StartTime?, _ backup: StoreID, _ following: Following) -> StartTime? {
+        if without.contains(.backups) { return nil }
+        guard without.contains(.processesOfBackups) else { return start }
+        for entry in following.view.entries.values {
+            if case .overlapping(backup, let processes) = entry.step { return processes.backup }
+        }
+        return start
+    }
+
+    /// A listing as the core is told it.
+    func seen(_ listing: Listing, of store: StoreID, by replica: Replica) -> Listing {
+        guard let entries = replica.following?.view.entries.values else { return listing }
+        var seen = listing
+        if without.contains(.merging), entries.contains(where: { $0.predecessors.contains { $0.store == store } }) {
+            seen.groups = [:]
+        }
+        if without.contains(.cleaning), entries.contains(where: { $0.own == store && $0.step == .unclean }) {
+            seen.groups = [:]
+        }
+        if without.contains(.adopting), replica.following!.view.isAdopting(store) { seen.groups = [:] }
+        return seen
+    }
+
+    /// Groups that clients have pushed before, each to some store.
+    func addOldGroups() {
+        for key in 0..<World.keyCount where chance.happens(500) {
+            pushCount += 1
+            let push = Push(number: pushCount, method: .put, key: key, families: [0, 1], began: -2)
+            (push.ended, push.isAcknowledged) = (-1, true)
+            let store = stores[scenario.ring[chance.below(scenario.ring.count)]]
+            oracle.began(push)
+            pushes[push.number] = push
+            store.put(key, push.families)
+            push.done[store.id] = 0
+            store.file = store.content
+        }
+    }
+
+    func listedStart(_ store: StoreID, _ replica: Replica) -> StartTime? { replica.lastListed[store] }
+
+    // MARK: Membership
+
+    /// What a shell does with what discovery names: it identifies the stores, and plans a ring where it is another.
+    func seeToMembership(_ replica: Replica) {
+        guard let following = replica.following, following.hasConsul else { return }
+        let view = following.view
+        for gone in view.down where !stores.contains(where: { $0.id == gone }) {
+            let isKnown = view.entries.values.contains { entry in
+                entry.own == gone || entry.predecessors.contains { $0.store == gone }
+            }
+            let without = isKnown ? view.givingUp(gone, rings: following.rings) : view
+            if without.entries != view.entries { return replica.giveUp(gone) }
+        }
+        guard view.mayPlan else { return }
+        var sightings: [Store] = []
+        for index in wanted {
+            let store = stores[index]
+            let known = view.ring.members.first { $0.store == store.id }
+            // A store that has not been on the ring has to have answered for a while: its sockets are empty by then.
+            let isKnownStore = view.store(store.id) != nil
+            if replica.reaches(index), isKnownStore || now - store.answersSince >= moverSettings.returnDelay {
+                sightings.append(Store(id: store.id, address: address(store), start: store.start))
+            } else if let known {
+                sightings.append(Store(id: store.id, address: address(store), start: view.store(store.id)?.start ?? 0))
+                _ = known
+            } else {
+                return
+            }
+        }
+        let named = sightings.map { Member(address: $0.address, store: $0.id) }
+        let seconds = secondNames.map { Member(address: "Z" + stores[$0].name, store: stores[$0].id) }
+        let next = RingMembers(vnodes: 1, found: named + seconds)
+        if next == view.ring { return }
+        let unmarked = Set(stores.filter { !$0.isMarked }.map(\.id))
+        let pair = ringsFor(RingPair(before: view.ring, after: next))
+        replica.write(view.planning(sightings, unmarked: unmarked, vnodes: 1, rings: pair)) {
+            [unowned self] isWritten in
+            if isWritten {
+                for store in stores
+                where unmarked.contains(store.id) && sightings.contains(where: { $0.id == store.id }) {
+                    store.isMarked = true
+                }
+            }
+        }
+    }
+}
+
+extension Replica {
+    func reaches(_ store: Int) -> Bool { world.reaches(self, store) }
+}

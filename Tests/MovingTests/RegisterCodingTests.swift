@@ -1,0 +1,55 @@
+import MovingCore
+import MovingSimulator
+import Testing
+
+@Suite struct RegisterCodingTests {
+    @Test func whatIsEncodedIsDecoded() throws {
+        // Every register that some histories write.
+        for name in ["mix", "fail", "refused"] {
+            let configuration = try #require(Configuration.all.first { $0.name == name })
+            for seed in UInt64(1)...10 {
+                for register in registers(of: configuration.scenario(seed: seed)) {
+                    #expect(try Register(decoding: register.encoded()) == register)
+                }
+            }
+        }
+    }
+
+    @Test func aLargeMoveStaysSmall() throws {
+        // Three to four shards of 500 points: all slots that move, in some states at the same time.
+        let moving = registerOfLargeMove(stores: 4)
+        #expect(moving.entries.count > 400)
+        #expect(moving.encoded().count < 30_000)
+        #expect(try Register(decoding: moving.encoded()) == moving)
+        // A thousand shards, one of which has failed.
+        let failed = registerOfLargeMove(stores: 1000)
+        #expect(failed.encoded().count < 200_000, "Consul's values are limited to 512 kB")
+        #expect(try Register(decoding: failed.encoded()) == failed)
+    }
+
+    @Test(arguments: [
+        ("", 0), ("shardd-register 2\nepoch 1\n", 1), ("shardd-register 1\nepoch 1\nring 1\nlease 5\n", 4),
+        ("shardd-register 1\nring 1\n", 2), ("shardd-register 1\nepoch x\n", 2),
+        ("shardd-register 1\nepoch 1\nring 1\ndown 0\n", 4),
+        (
+            "shardd-register 1\nepoch 1\nstore a 1 h:1\nring 1 0=h:1\nslots 0 0 own 0 after - resting changed 1 rev 1 ranges 0\n",
+            5
+        ),
+        (
+            "shardd-register 1\nepoch 1\nstore a 1 h:1\nring 1 0=h:1\nslots 0 0 own 0 after - settled changed 1 rev 1\n",
+            5
+        ),
+        (
+            "shardd-register 1\nepoch 1\nstore a 1 h:1\nring 1 0=h:1\nslots 0 0 own 0 after - settled changed 1 rev 1 ranges 4-2\n",
+            5
+        ),
+    ])
+    func whatItDoesNotKnowIsRefused(text: String, line: Int) {
+        do {
+            let register = try Register(decoding: Array(text.utf8))
+            Issue.record("taken: \(register)")
+        } catch {
+            #expect(error.line == line)
+        }
+    }
+}

@@ -1,0 +1,108 @@
+import MovingCore
+import Testing
+
+private let a = StoreID(0xa)
+private let b = StoreID(0xb)
+private let c = StoreID(0xc)
+private let d = StoreID(0xd)
+
+private func store(_ id: StoreID) -> Store { Store(id: id, address: "10.0.0.\(id.value):9091", start: id.value * 100) }
+
+/// Rings of one arc for each store, in their order, over equal parts of the keys.
+private func map(_ stores: [StoreID]) -> RingMap {
+    RingMap(stores.enumerated().map { (lastKey: UInt32((UInt64($0 + 1) << 32) / UInt64(stores.count) - 1), owner: $1) })
+}
+
+/// What is true of any register; the simulator sees to the rest.
+@Suite struct RegisterTests {
+    private let rings = Rings(before: map([a, b, c]))
+
+    private var adopted: Register {
+        var register = Register(stores: [a, b, c].map(store), vnodes: 500)
+        for stray in register.adopting { register = register.adopted(stray, in: []) }
+        return register
+    }
+
+    @Test func aFirstRegisterAdoptsWhatStoresHold() {
+        let register = Register(stores: [a, b].map(store), vnodes: 500)
+        #expect(register.adopting.map(\.store) == [a, b])
+        #expect(!register.isSettled)
+        #expect(register.markScope(register.entry(rings.slots[0])) == 1, "a DELETE voids what is not adopted yet")
+    }
+
+    @Test func eachSlotHasOneOwnerAndEachKeyOneSlot() {
+        let rings = Rings(before: map([a, b, c]), after: map([a, b, c, d]))
+        #expect(Set(rings.slots).count == rings.slots.count)
+        for hash in stride(from: UInt32(0), to: .max - 99_991, by: 99_991) {
+            let slot = rings.slot(of: hash)
+            #expect(rings.slots.contains(slot))
+            #expect(slot.before == rings.before.owner(of: hash) && slot.after == rings.after.owner(of: hash))
+        }
+    }
+
+    @Test func aFailedStoreIsReplacedInEachOfItsSlotsAndComesBack() {
+        let failed = adopted.failingOver(b, rings: rings, backupStarts: [:])
+        #expect(failed.entries.count == rings.slots.filter { $0.before == b }.count)
+        for (slot, entry) in failed.entries {
+            #expect(slot.before == b && entry.own != b)
+            #expect(entry.predecessors == [Predecessor(store: b, since: failed.epoch)])
+            #expect(entry.step == .settled)
+            #expect(failed.markScope(entry) == failed.epoch)
+            #expect(!failed.isVoid(slot, at: b), "what a predecessor holds counts")
+        }
+        let back = failed.bringingBack(b, start: 1100, rings: rings)
+        #expect(back.down.isEmpty && back.isDirty(b) == false, "the same process: nothing has come back from a file")
+        #expect(failed.bringingBack(b, start: 1101, rings: rings).isDirty(b))
+    }
+
+    @Test func aDirtyStoreStandsInLastAndIsCleanedFirst() {
+        // c has failed and is back with another process, so it may hold void copies; then b fails.
+        let dirty = adopted.failingOver(c, rings: rings, backupStarts: [:]).bringingBack(c, start: 1, rings: rings)
+        let clean = dirty.failingOver(b, rings: rings, backupStarts: [:])
+        for (slot, entry) in clean.entries where slot.before == b { #expect(entry.own == a && entry.step == .settled) }
+        let none = clean.failingOver(a, rings: rings, backupStarts: [:])
+        for (slot, entry) in none.entries where slot.before == a { #expect(entry.own == c && entry.step == .unclean) }
+    }
+
+    @Test func aBackupTakesOverOnlyWithTheProcessThatItHad() throws {
+        let slot = try #require(rings.slots.first { $0.before == b })
+        var overlapping = adopted.announcing([(slot, c)])
+        overlapping = overlapping.fencing([slot]).flipping([slot], starts: [b: 1100, c: 1200], rings: rings)
+        #expect(overlapping.entry(slot).own == c)
+        let same = overlapping.failingOver(c, rings: rings, backupStarts: [b: 1100])
+        #expect(same.entry(slot).own == b && same.entry(slot).predecessors.isEmpty)
+        let other = overlapping.failingOver(c, rings: rings, backupStarts: [b: 1101])
+        #expect(other.entry(slot).predecessors.map(\.store) == [c])
+        #expect(other.isDirty(b), "what the backup has is not equal")
+    }
+
+    @Test func aStoreIsOnTheRingOnceByItsFirstAddress() {
+        let found = [
+            Member(address: "z:1", store: a), Member(address: "b:1", store: a), Member(address: "c:1", store: b),
+        ]
+        #expect(RingMembers(vnodes: 1, found: found).members == [found[1], found[2]])
+    }
+
+    @Test func aStoreThatWasGivenUpCountsNoMore() {
+        let given = adopted.failingOver(b, rings: rings, backupStarts: [:]).givingUp(b, rings: rings)
+        #expect(given.entries.values.allSatisfy { $0.predecessors.isEmpty && $0.own != b })
+        #expect(given.isDirty(b), "if it comes back, it is wiped")
+    }
+}
+
+/// Impossible transitions trap.
+@Suite struct TrapTests {
+    @Test func aFenceNeedsAnAnnouncement() async {
+        await #expect(processExitsWith: .failure) {
+            let slot = Slot(range: 0, before: StoreID(1), after: StoreID(1))
+            _ = Register(stores: [Store(id: StoreID(1), address: "a:1", start: 1)], vnodes: 1).fencing([slot])
+        }
+    }
+
+    @Test func aStoreIsNotTwiceOnARing() async {
+        await #expect(processExitsWith: .failure) {
+            let twice = [Member(address: "a:1", store: StoreID(1)), Member(address: "b:1", store: StoreID(1))]
+            _ = RingMembers(vnodes: 1, members: twice)
+        }
+    }
+}
