@@ -1,14 +1,13 @@
 """What shardd answers by itself, and its metrics and targets as the real promtool and Prometheus read them."""
 
-import json
 import subprocess
 import time
-import urllib.parse
 
 import pytest
 
-from harness.http import Connection, ask
-from harness.net import new_address, wait_until
+from harness.http import Connection
+from harness.net import wait_until
+from harness.prometheus import by_http
 
 PATH = "/metrics/job/a/instance/b"
 METRICS = """
@@ -221,42 +220,7 @@ def test_a_real_prometheus_reads_the_targets(lab, shards, replica):
     targets = replica.json("/api/v1/sd")
     assert sorted(target for group in targets for target in group["targets"]) == sorted(replica.shards())
     assert replica.push("/metrics/job/scraped", "scraped_value 42\n").status == 200
-    address = new_address()
-    config = lab.directory / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 500ms}\n"
-        "scrape_configs:\n"
-        "- job_name: shards\n"
-        "  honor_labels: true\n"
-        f"  http_sd_configs: [{{url: '{replica.address.url}/api/v1/sd', refresh_interval: 500ms}}]\n"
-    )
-    lab.process(
-        "prometheus",
-        [
-            "prometheus",
-            f"--config.file={config}",
-            f"--storage.tsdb.path={lab.directory}/data",
-            f"--web.listen-address={address.text}",
-        ],
-    )
-
-    def query(path):
-        try:
-            return json.loads(ask(address, "GET", path, timeout=2).body)["data"]
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def active():
-        data = query("/api/v1/targets") or {"activeTargets": []}
-        return sorted(
-            target["discoveredLabels"]["__address__"] for target in data["activeTargets"] if target["health"] == "up"
-        )
-
-    wait_until(lambda: active() == replica.shards(), "Prometheus scrapes all shards", timeout=30)
-    expression = urllib.parse.quote('scraped_value{job="scraped"}')
-    found = wait_until(
-        lambda: (query(f"/api/v1/query?query={expression}") or {"result": []})["result"],
-        "the value is scraped",
-        timeout=30,
-    )
+    prometheus = lab.prometheus("targets", by_http(replica))
+    wait_until(lambda: prometheus.targets() == replica.shards(), "Prometheus scrapes all shards", timeout=30)
+    found = wait_until(lambda: prometheus.query('scraped_value{job="scraped"}'), "the value is scraped", timeout=30)
     assert [sample["value"][1] for sample in found] == ["42"]

@@ -1,16 +1,14 @@
 """/api/v1/sd: Prometheus loses no group while groups move, and sees that a shard is down."""
 
-import json
 import subprocess
 import threading
-import urllib.parse
 
 import pytest
 from harness import scrape
 from harness.cluster import Cluster
-from harness.http import ask
 from harness.moving import BODY
-from harness.net import new_address, wait_until
+from harness.net import wait_until
+from harness.prometheus import by_http
 from harness.shardd import BINARY
 
 
@@ -53,31 +51,14 @@ def test_a_shard_that_is_down_is_told_and_alerts(lab, is_consul):
     cluster = Cluster(lab, 3, consul=is_consul)
     dead, replica = cluster.shards[0], cluster.replicas[0]
     assert set(states(replica).values()) == {"up"}
-    address = new_address()
-    config = lab.directory / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 500ms}\n"
-        "scrape_configs:\n"
-        "- job_name: shards\n"
-        "  honor_labels: true\n"
-        f"  http_sd_configs: [{{url: '{replica.address.url}/api/v1/sd', refresh_interval: 500ms}}]\n"
-        "  relabel_configs: [{source_labels: [__meta_shardd_state], target_label: state}]\n"
-    )
-    data = f"--storage.tsdb.path={lab.directory}/data"
-    lab.process(
-        "prometheus", ["prometheus", f"--config.file={config}", data, f"--web.listen-address={address.text}"]
-    )
+    by_state = "relabel_configs: [{source_labels: [__meta_shardd_state], target_label: state}]"
+    prometheus = lab.prometheus("states", f"{by_http(replica)}\n    {by_state}")
     dead.kill()
     wait_until(lambda: len(replica.shards()) == 2, "the dead shard has left the ring", 30)
     assert states(replica)[dead.address.text] == "down"
 
     def firing():
-        try:
-            query = urllib.parse.quote("up == 0")
-            result = json.loads(ask(address, "GET", f"/api/v1/query?query={query}", timeout=2).body)["data"]["result"]
-        except (OSError, ValueError, KeyError):
-            return None
-        return [(sample["metric"]["instance"], sample["metric"]["state"]) for sample in result]
+        return [(series["metric"]["instance"], series["metric"]["state"]) for series in prometheus.query("up == 0")]
 
     wait_until(lambda: firing() == [(dead.address.text, "down")], "up is 0", 30)
     dead.start().wait_ready()
