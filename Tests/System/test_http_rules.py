@@ -219,6 +219,23 @@ def test_the_last_answer_comes_although_the_client_still_sends(replica, first):
     wait_until(lambda: replica.metric("shardd_connections") <= 1, "the connections end")
 
 
+def test_the_last_answer_waits_for_a_client_that_sends_very_much(replica):
+    with Connection(replica.address) as connection:
+        connection.send(head("Content-Length: 99999999999"))
+        connection.socket.settimeout(0.5)
+        sent = 0
+        try:
+            while sent < 300 << 20:
+                sent += connection.socket.send(b"x" * (1 << 20))
+        except TimeoutError:
+            pass
+        # So much is thrown away, and the rest is left where it is: nothing has been closed that has unread bytes.
+        assert 64 << 20 <= sent < 100 << 20
+        connection.socket.settimeout(5)
+        assert connection.read().status == 413
+    wait_until(lambda: replica.metric("shardd_connections") <= 1, "the connection ends")
+
+
 def test_408_comes_although_the_client_still_sends(lab, stub):
     replica = lab.shardd([stub], limits={"body_timeout": "300ms"})
     with Connection(replica.address) as connection:

@@ -8,6 +8,7 @@ struct AnswerPace {
     /// When, of the pushes that have been answered, the latest was sent; and what that was at the last sweep.
     private var lastSent = MonotonicTime(nanoseconds: 0)
     private var lastSentAtSweep = MonotonicTime(nanoseconds: 0)
+    private var slowestAtSweep = TimeSpan.zero
 
     /// A push has been answered.
     ///
@@ -22,6 +23,12 @@ struct AnswerPace {
     /// Called every so often.
     mutating func sweep() {
         lastSentAtSweep = lastSent
+        slowestAtSweep = slowest
+    }
+
+    /// The answers since the last sweep have waited for this process, not for the shard.
+    mutating func resume() {
+        slowest = slowestAtSweep
     }
 
     /// Whether a push that was sent after `time` has an answer, since the last sweep at the latest: then the shard is not at

@@ -87,6 +87,12 @@ final class Exchange {
         deadline = forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
     }
 
+    /// The process was stopped for so long, which does not count.
+    func resume(after stop: TimeSpan) {
+        sentAt = min(sentAt.advanced(by: stop), forwarder.loop.now)
+        deadline = deadline.advanced(by: stop)
+    }
+
     /// Goes to its owner by way of other shards.
     func makeRound(_ visits: Visits) {
         if visits.first.isEmpty, visits.voided.isEmpty { return forwarder.submitVisited(self) }

@@ -217,6 +217,7 @@ final class Forwarder {
         if loop.isTurnLate {
             lastLateTurn = loop.now
             lastFlush = MonotonicTime(nanoseconds: 0)
+            for pool in pools.values { pool.resume(after: loop.lateness) }
         }
         guard loop.now.since(lastLateTurn) < Forwarder.catchUpTime else { return }
         for pool in pools.values { pool.dropPushesOfGoneClients(since: lastFlush) }

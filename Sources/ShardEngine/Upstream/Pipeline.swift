@@ -130,6 +130,12 @@ final class Pipeline {
     /// Whether somebody waits for the answer of an exchange behind its head.
     var isSomebodyBehind: Bool { exchanges.dropFirst().contains { !$0.isAbandoned } }
 
+    /// The process was stopped for so long, which counts against nobody.
+    func resume(after stop: TimeSpan) {
+        lastUse = min(lastUse.advanced(by: stop), loop.now)
+        for exchange in exchanges { exchange.resume(after: stop) }
+    }
+
     /// Whether the shard's kernel has all of what was sent.
     var isAllDelivered: Bool { unsent.count == 0 && largeBody == nil && socket?.isAllDelivered == true }
 

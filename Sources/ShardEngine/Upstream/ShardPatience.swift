@@ -65,6 +65,15 @@ extension ShardPool {
         if isAnyOverdue && !isAwaited || head.isAbandoned && waited >= limit { pipeline.end(.givenUp) }
     }
 
+    /// The process was stopped for so long: none of it counts against the shard, or against a push.
+    func resume(after stop: TimeSpan) {
+        for queue in [waiting, waitingAlone, waitingLate, Deque(accused)] {
+            for exchange in queue { exchange.resume(after: stop) }
+        }
+        for pipeline in pipelines { pipeline.resume(after: stop) }
+        pace.resume()
+    }
+
     // MARK: Late answers
 
     func isLate(_ pipeline: Pipeline, at now: MonotonicTime) -> Bool {

@@ -65,6 +65,8 @@ final class HTTPServer {
     /// Open connections.
     private(set) var connectionCount = 0
     private var actions: [TurnEndAction] = []
+    /// Accepted in this turn, and not read yet.
+    private var newcomers: [InboundConnection] = []
     private var forgotten: [InboundConnection] = []
     /// Without a client, for later ones.
     private var spares: [InboundConnection] = []
@@ -133,6 +135,7 @@ final class HTTPServer {
         let lastAccept = Timer(loop: loop) { [unowned self] in
             loop.park { [self] in
                 loop.poll()
+                if !newcomers.isEmpty { loop.doNotWait() }
                 source = nil
                 self.lastAccept = nil
             }
@@ -154,7 +157,16 @@ final class HTTPServer {
         acceptCount += 1
         mostConnections = max(mostConnections, connectionCount)
         connection.begin(descriptor)
+        newcomers.append(connection)
         if isFull { makeRoom() }
+    }
+
+    /// Only once all have been accepted: one that has its answer may connect again, and the turn would go on for as long as
+    /// some do.
+    private func readNewcomers() {
+        guard !newcomers.isEmpty else { return }
+        for connection in newcomers { connection.readFirst() }
+        newcomers.removeAll(keepingCapacity: true)
     }
 
     /// At the limit a connection between requests makes way for the new one; when there is none, new ones wait.
@@ -183,6 +195,7 @@ final class HTTPServer {
     }
 
     private func endTurn() {
+        readNewcomers()
         parsers.endTurn()
         bodies.letIn()
         memory.letIn()

@@ -65,8 +65,8 @@ final class InboundConnection {
     /// Empty lines since the last request.
     var emptyLines = 0
     private var readEvent: DescriptorEvent?
-    /// Whether the loop tells of what the client sends. Of a client that has sent its request with the connection, it need
-    /// not before the answer: what that takes is saved where the connection then ends.
+    /// Whether the loop tells of what the client sends. Of one that has sent its request with the connection, it need not
+    /// before the answer: what that takes is saved where the connection then ends.
     private var isWatched = false
     private var writeEvent: DescriptorEvent?
     private var isReadingPaused = false
@@ -83,7 +83,7 @@ final class InboundConnection {
         phaseStart = server.loop.now
     }
 
-    /// Serves a client, whose request may be there already.
+    /// Serves a client from now on.
     func begin(_ descriptor: Int32) {
         precondition(self.descriptor < 0)
         self.descriptor = descriptor
@@ -98,7 +98,11 @@ final class InboundConnection {
         unsent.clear()
         readEvent?.retarget(to: descriptor)
         writeEvent?.retarget(to: descriptor)
-        readable()
+    }
+
+    /// Reads the first request, which may be there already.
+    func readFirst() {
+        if descriptor >= 0 { readable() }
         if request == nil { watch() }
     }
 
@@ -169,8 +173,7 @@ final class InboundConnection {
         }
     }
 
-    /// Takes what has come, up to the end of a request. One that is answered at once is the last one in this turn, so that many
-    /// sent together hold nobody up.
+    /// Takes what has come, up to the end of a request; what was sent behind it waits a turn, so that it holds nobody up.
     private func pass(_ bytes: UnsafeRawBufferPointer) {
         var rest = bytes
         isAnswered = false
@@ -246,7 +249,7 @@ final class InboundConnection {
     }
 
     /// Leaves what the client sends in its socket until the next request's turn comes.
-    private func pauseReading() {
+    func pauseReading() {
         isReadingPaused = true
         stopWatching()
     }

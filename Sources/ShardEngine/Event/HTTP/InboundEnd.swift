@@ -5,7 +5,7 @@ import Glibc
 
 /// What a client has sent after its last answer.
 struct Lingering {
-    /// How much may be thrown away for one client.
+    /// How much is thrown away for one client. The rest stays in its socket, as the client may not have read its answer yet.
     static let mostBytes = 64 << 20
     /// How long it may go on sending.
     static let mostTime = TimeSpan.seconds(5)
@@ -16,6 +16,8 @@ struct Lingering {
     var bytes = 0
     /// When it last sent something.
     var heardAt = MonotonicTime(nanoseconds: 0)
+
+    var isAtLimit: Bool { bytes >= Lingering.mostBytes }
 }
 
 extension InboundConnection {
@@ -56,7 +58,8 @@ extension InboundConnection {
             if count < 0, errno == EAGAIN || errno == EINTR { return }
             lingering.bytes += count
             lingering.heardAt = server.loop.now
-            guard count > 0, lingering.bytes < Lingering.mostBytes else { return abort() }
+            guard count > 0 else { return abort() }
+            if lingering.isAtLimit { return pauseReading() }
             if count < server.scratch.count { return }
         }
     }
@@ -92,7 +95,10 @@ extension InboundConnection {
         }
     }
 
-    private var mostSilence: TimeSpan { server.isDraining ? Lingering.shortSilence : Lingering.silence }
+    private var mostSilence: TimeSpan {
+        if server.isDraining { return Lingering.shortSilence }
+        return lingering.isAtLimit ? Lingering.mostTime : Lingering.silence
+    }
 
     private func enforceBodyLimit(at now: MonotonicTime, elapsed: TimeSpan) {
         let limits = server.limits

@@ -24,9 +24,11 @@ public final class EventLoop {
         }
     }
     private var lastTurn = MonotonicTime(nanoseconds: 0)
-    /// Whether this turn has come, or has taken, much longer than it should: the process was stopped, or got no CPU. What was
-    /// read before may have lost its meaning. Known at the end of the turn, for its hooks.
-    private(set) var isTurnLate = false
+    /// By how much this turn has come, or has taken, longer than it should, where that is much: the process was stopped, or
+    /// got no CPU. What was read before may have lost its meaning. Known at the end of the turn, for its hooks.
+    private(set) var lateness = TimeSpan.zero
+    /// Whether this turn is one that came late.
+    var isTurnLate: Bool { lateness > .zero }
     private var lastTurnEnd = MonotonicTime.now()
     private var isWatchingTurns = false
 
@@ -117,8 +119,11 @@ public final class EventLoop {
 
     private func noteLateness() {
         let time = MonotonicTime.now()
-        isTurnLate = time.since(lastTurnEnd) >= EventLoop.lateTurnTime
+        let passed = time.since(lastTurnEnd)
+        lateness = passed >= EventLoop.lateTurnTime ? passed : .zero
         lastTurnEnd = time
+        // The time that the turn has remembered may be of before.
+        if isTurnLate { turnTime = time }
     }
 
     /// What a busy machine may take is less than this; what a client's patience may take is not much less.
