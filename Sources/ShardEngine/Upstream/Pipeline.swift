@@ -195,7 +195,8 @@ final class Pipeline {
     /// comes later is an answer.
     private func isStillSilent() -> Bool {
         guard let head = exchanges.first, !hasSent(head) else { return true }
-        guard isUnused(before: head) || loop.now.since(lastUse) >= Pipeline.restTime else { return true }
+        // By the clock: a turn that takes long knows only when it began.
+        guard isUnused(before: head) || MonotonicTime.now().since(lastUse) >= Pipeline.restTime else { return true }
         switch socket?.peek() {
         case .notReady: return true
         case .bytes: end(.unasked)
