@@ -36,6 +36,8 @@ final class Exchange {
     var placement = Placement.shared
     /// How many answers come before its own, to what was sent before it on its behalf.
     var precedingAnswers = 0
+    /// Whether the shard, when it is sent the push, has been sent it before.
+    var isSentAgain = false
     /// How many shards have refused it.
     var failovers = 0
     private(set) var method = Method.put
@@ -117,6 +119,7 @@ final class Exchange {
         start = forwarder.loop.now
         deadline = start.advanced(by: forwarder.settings.responseTimeout)
         failovers = 0
+        isSentAgain = false
         leftToVoid = nil
         take(connection)
     }
@@ -131,6 +134,7 @@ final class Exchange {
     /// Goes to another shard, where nothing is known of it but that it may have been what broke a connection.
     func changesShard() {
         failovers += 1
+        isSentAgain = false
         if placement != .shared { placement = .alone }
     }
 

@@ -154,6 +154,7 @@ final class Pipeline {
     func add(_ exchange: Exchange) {
         precondition(state == .open && !isExclusive)
         guard let connection = exchange.connection else { preconditionFailure("an exchange without a client") }
+        if exchange.isSentAgain { pool.metrics.retries += 1 }
         exchange.sentAt = loop.now
         exchange.streamStart = streamEnd
         exchanges.append(exchange)

@@ -173,14 +173,14 @@ final class ShardPool {
 
     private func sendAgain(_ exchange: Exchange, _ placement: Exchange.Placement) {
         guard forwarder.isStillWanted(exchange) else { return }
-        metrics.retries += 1
+        exchange.isSentAgain = true
         exchange.placement = placement
         enqueue(exchange)
     }
 
     private func putBackAlone(_ exchange: Exchange, from pipeline: Pipeline) {
         guard forwarder.isStillWanted(exchange) else { return }
-        if pipeline.hasSent(exchange) { metrics.retries += 1 }
+        if pipeline.hasSent(exchange) { exchange.isSentAgain = true }
         if exchange.placement == .shared { exchange.placement = .alone }
         if exchange.placement == .late { waitingLate.prepend(exchange) } else { waitingAlone.prepend(exchange) }
     }
