@@ -1,7 +1,7 @@
 # shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit-test system-test picture lint check simulate \
+.PHONY: help build run test unit-test debug-test system-test picture lint check simulate \
 	bench bench-quick bench-compare bench-sharding bench-moving bench-stalls bench-gate
 
 help: ## Show this list
@@ -14,7 +14,7 @@ build: ## Build the release binary, .build/release/shardd
 run: ## Three Pushgateways and shardd on port 9292, until Ctrl-C; CONSUL=1: with a Consul agent
 	@CONSUL='$(CONSUL)' scripts/run-demo
 
-test: unit-test system-test ## Every test, with what they need: Consul, Pushgateway, Prometheus, Go and Python clients
+test: unit-test debug-test system-test ## Every test, with what they need: Consul, Pushgateway, Prometheus, Go and Python clients
 
 unit-test: ## The tests of the engine alone
 	@scripts/install-deps build
@@ -24,6 +24,11 @@ simulate: ## Histories of moving groups, N of them with fresh seeds; N=-SEED wit
 	@scripts/install-deps build
 	swift build -c release --product simulate
 	.build/release/simulate $(or $(N),1000000) $(SIMULATE)
+
+debug-test: ## A core of the tests with real processes, with a debug build, which checks that each loop is its own thread's
+	@scripts/install-deps build test consul consul-sd oracle
+	swift build --product shardd
+	SHARDD=.build/debug/shardd PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest Tests/System -m core $(PYTEST)
 
 system-test: build ## The tests with real processes; PYTEST='-k name -x' chooses
 	@scripts/install-deps test consul consul-sd oracle

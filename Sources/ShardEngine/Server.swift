@@ -67,10 +67,12 @@ public final class Server {
             throw .runtime(error.description)
         }
         files.giveBack()
-        server.loop.run()
-        server.reconciler.stop()
-        server.emptyInstances.stop()
-        server.workers.close()
+        server.loop.drive {
+            server.loop.run()
+            server.reconciler.stop()
+            server.emptyInstances.stop()
+            server.workers.close()
+        }
         server.logger.info("shardd has stopped")
     }
 
@@ -165,10 +167,12 @@ public final class Server {
 
     private func connectParts() {
         passOnLibeventMessages(to: logger)
+        let this = WeakLoopBound(self, on: loop.mailbox)
+        let entrance = ServerEntrance(server: this, isLifecycleEnabled: options.enableLifecycle, build: options.build)
         for worker in workers.all {
-            let admin = AdminHandler(server: self, forwarder: worker.forwarder)
+            let admin = AdminHandler(server: entrance, forwarder: worker.forwarder)
             worker.pushHandler.onOther = { admin.handle($0, $1) }
-            connectToHandover(worker)
+            connectToHandover(worker, this)
         }
         signals = [
             SignalEvent(loop: loop, signal: SIGTERM) { [unowned self] in quit() },
@@ -178,28 +182,24 @@ public final class Server {
     }
 
     /// Has the worker tell of shards that missed something, or that answer again, wherever its loop is.
-    private func connectToHandover(_ worker: Worker) {
-        let mailbox = worker.loop.mailbox
-        worker.forwarder.onMissed = { [unowned self] shard, path, doneBy, done in
-            let done = LoopBound(done)
-            onOwnLoop(from: mailbox) { server in
-                server.missed(shard, path, doneBy: doneBy) { [unowned server] in
-                    server.answer(on: mailbox) { done.value() }
-                }
+    private func connectToHandover(_ worker: Worker, _ server: WeakLoopBound<Server>) {
+        let (mailbox, home) = (worker.loop.mailbox, loop.mailbox)
+        worker.forwarder.onMissed = { shard, path, doneBy, done in
+            let done = LoopBound(done, on: mailbox)
+            server.perform(from: mailbox) { server in
+                server.missed(shard, path, doneBy: doneBy) { done.perform(from: home) { $0() } }
             }
         }
-        worker.onSuspect = { [unowned self] shard in
-            onOwnLoop(from: mailbox) { $0.handover.isPassedOver(shard) }
+        worker.onSuspect = { shard in
+            server.perform(from: mailbox) { $0.handover.isPassedOver(shard) }
         }
-        worker.onShardUp = { [unowned self] shard in
-            onOwnLoop(from: mailbox) { $0.handover.isUp(shard) }
+        worker.onShardUp = { shard in
+            server.perform(from: mailbox) { $0.handover.isUp(shard) }
         }
-        worker.onShardAnswers = { [unowned self] shard, done in
-            let done = LoopBound(done)
-            onOwnLoop(from: mailbox) { server in
-                server.handover.answers(shard) { [unowned server] in
-                    server.answer(on: mailbox) { done.value() }
-                }
+        worker.onShardAnswers = { shard, done in
+            let done = LoopBound(done, on: mailbox)
+            server.perform(from: mailbox) { server in
+                server.handover.answers(shard) { done.perform(from: home) { $0() } }
             }
         }
     }
@@ -314,43 +314,12 @@ public final class Server {
 
 // MARK: -
 
-extension Server: AdminDelegate {
-    var isLifecycleEnabled: Bool { options.enableLifecycle }
+extension Server {
+    var mailbox: LoopMailbox { loop.mailbox }
 
-    var build: BuildInfo { options.build }
-
-    func gather(for mailbox: LoopMailbox, _ done: @escaping (ServerStatus, WorkerSnapshot) -> Void) {
-        let done = LoopBound(done)
-        onOwnLoop(from: mailbox) { server in
-            server.workers.gather { snapshot in
-                let status = server.status
-                server.answer(on: mailbox) { done.value(status, snapshot) }
-            }
-        }
-    }
-
-    func reload(for mailbox: LoopMailbox, _ done: @escaping ([String]) -> Void) {
-        let done = LoopBound(done)
-        onOwnLoop(from: mailbox) { server in
-            let problems = server.reload()
-            server.answer(on: mailbox) { done.value(problems) }
-        }
-    }
-
-    func quit(from mailbox: LoopMailbox) {
-        onOwnLoop(from: mailbox) { $0.quit() }
-    }
-
-    /// Does something here that another loop, or this one, has asked for.
-    private func onOwnLoop(from mailbox: LoopMailbox, _ body: @escaping @Sendable (Server) -> Void) {
-        if mailbox === loop.mailbox { return body(self) }
-        let this = LoopBound(self)
-        loop.mailbox.post { body(this.value) }
-    }
-
-    /// Takes an answer to the loop that has asked.
-    private func answer(on mailbox: LoopMailbox, _ body: @escaping @Sendable () -> Void) {
-        if mailbox === loop.mailbox { body() } else { mailbox.post(body) }
+    /// Calls `done` with the server's state and all workers' figures, added up.
+    func gather(_ done: @escaping (ServerStatus, WorkerSnapshot) -> Void) {
+        workers.gather { [unowned self] in done(status, $0) }
     }
 
     private var status: ServerStatus {
@@ -393,7 +362,8 @@ extension Server: AdminDelegate {
     }
 
     /// Reads the configuration anew and applies all of it, or, when it has any problem, nothing; returns the problems.
-    private func reload() -> [String] {
+    func reload() -> [String] {
+        loop.assertOnLoop()
         var problems: [String] = []
         do throws(ConfigurationErrors) {
             let loaded = try Configuration.load(file: options.configurationFile)
@@ -428,7 +398,8 @@ extension Server: AdminDelegate {
     }
 
     /// Shuts down: no new connections, every request already received is answered; asked again, at once.
-    private func quit() {
+    func quit() {
+        loop.assertOnLoop()
         guard !isDraining else { return loop.stop() }
         isDraining = true
         logger.info("shardd is shutting down", metadata: ["grace": "\(configuration.shutdown.grace.seconds)s"])

@@ -18,8 +18,8 @@ import Testing
     ) -> (good: [Int], bad: [Int]) {
         let end = MonotonicTime.now().advanced(by: .seconds(seconds))
         let lock = NSLock()
-        let statuses = LoopBound(ResultBox<(good: [Int], bad: [Int])>())
-        statuses.value.result = ([], [])
+        let statuses = ResultBox<(good: [Int], bad: [Int])>()
+        statuses.result = ([], [])
         let group = DispatchGroup()
         for client in 0..<6 {
             group.enter()
@@ -28,7 +28,7 @@ import Testing
                 while MonotonicTime.now() < end {
                     sendAll(connection, engine.request("/metrics/job/good\(client)"))
                     let status = engine.parse(readMessage(connection, timeout: 15)).status
-                    lock.withLock { statuses.value.result?.good.append(status) }
+                    lock.withLock { statuses.result?.good.append(status) }
                     if status == 0 { break }
                 }
                 close(connection)
@@ -42,13 +42,13 @@ import Testing
             let path = "/metrics/job/bad" + (isBadTheSame ? "" : "\(number)")
             Thread.detachNewThread {
                 let status = engine.push(path, timeout: 15).status
-                lock.withLock { statuses.value.result?.bad.append(status) }
+                lock.withLock { statuses.result?.bad.append(status) }
                 group.leave()
             }
             usleep(interval * 1000)
         }
         group.wait()
-        return statuses.value.result ?? ([], [])
+        return statuses.result ?? ([], [])
     }
 
     private func isSuspect(_ engine: EngineUnderTest, _ shard: ScriptedShard) -> Bool {

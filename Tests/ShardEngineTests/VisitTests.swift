@@ -11,7 +11,7 @@ import Testing
         let new: ScriptedShard
         let engine: EngineUnderTest
         let path: String
-        let missed = LoopBound(ResultBox<[String]>())
+        let missed = ResultBox<[String]>()
 
         init(
             _ visit: Visit,
@@ -29,7 +29,7 @@ import Testing
             for (shard, process) in zip([old, new], processes) {
                 stores.identities[shard.address] = process.map { StoreIdentity(process: $0) }
             }
-            missed.value.result = []
+            missed.result = []
             let rings = RingSet(
                 ring: engine.ring,
                 others: [OtherRing(ring: Ring(shards: [old.address], vnodes: 10), visit: visit)],
@@ -39,7 +39,7 @@ import Testing
             engine.onLoop { [missed] worker in
                 worker.forwarder.use(rings)
                 worker.forwarder.onMissed = { shard, path, _, done in
-                    missed.value.result?.append("\(shard) \(String(decoding: path, as: UTF8.self))")
+                    missed.result?.append("\(shard) \(String(decoding: path, as: UTF8.self))")
                     done()
                 }
             }
@@ -166,7 +166,7 @@ import Testing
         let pair = try Pair(.removal, old: ScriptedShard { _, _ in .send(redirect) })
         defer { pair.engine.stop() }
         #expect(pair.send("PUT") == 200 && pair.oldMethods == ["DELETE"])
-        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.value.result ?? [] }
+        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.result ?? [] }
         #expect(missed == ["\(pair.old.address) \(pair.path)"])
     }
 
@@ -189,7 +189,7 @@ import Testing
         defer { pair.engine.stop() }
         pair.old.stop()
         #expect(pair.send("POST") == 200 && pair.send("PUT") == 200)
-        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.value.result ?? [] }
+        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.result ?? [] }
         #expect(missed == ["\(pair.old.address) \(pair.path)"])
     }
 
@@ -213,7 +213,7 @@ import Testing
         usleep(milliseconds < 2000 ? 150_000 : 2_300_000)
         close(connection)
         usleep(400_000)
-        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.value.result ?? [] }
+        let missed = pair.engine.onLoop { [missed = pair.missed] _ in missed.result ?? [] }
         #expect(missed == ["\(pair.old.address) \(pair.path)"])
         #expect(pair.oldMethods.filter { $0 == "PUT" }.isEmpty)
     }

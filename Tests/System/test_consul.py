@@ -81,6 +81,7 @@ def test_a_registration_of_somebody_elses_is_left_alone(lab):
     holds(lambda: indices(consul) == before, "the registrations", 1)
 
 
+@pytest.mark.core
 def test_deregistered_and_registered_under_load(lab):
     consul, shards, replica = start(lab)
     newcomer = lab.pushgateway()
@@ -177,6 +178,7 @@ def test_a_start_without_consul_uses_the_files_servers(lab):
     load.check_readable()
 
 
+@pytest.mark.core
 def test_a_blocking_query_tells_of_a_change_at_once(lab):
     consul, shards, replica = start(lab, wait="30s", poll_interval="10s")
     consul.deregister(shards[0].address)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from harness import scrape
 from harness.cluster import Cluster
 from harness.moving import BODY, MANY
@@ -45,6 +47,7 @@ def test_an_interrupted_drain_goes_on_where_it_was(lab):
     cluster.check_reconciled()
 
 
+@pytest.mark.core
 def test_a_drained_shard_gets_no_more_copies(lab):
     """One that was empty before, too: replicas copy to it until they hear that nothing is left to be moved."""
     cluster = Cluster(lab, 3, consul=True, replicas=2, reconcile={"settle": "6s"})

@@ -111,6 +111,7 @@ def test_ring(shards, replica):
     assert all(0.2 < shard["share"] < 0.5 for shard in ring["shards"])
 
 
+@pytest.mark.core
 def test_locate_tells_what_a_push_then_does(shards, replica):
     for path, key in [
         (PATH, PATH),
@@ -175,6 +176,7 @@ def test_metrics_have_their_names_and_promtool_has_nothing_to_say(lab, shards, r
     assert not [name for name in found if not name.startswith(("shardd_", "process_"))]
 
 
+@pytest.mark.core
 def test_metrics_count_what_happened(shards, replica):
     for number in range(20):
         assert replica.push(f"/metrics/job/a/n/{number}").status == 200

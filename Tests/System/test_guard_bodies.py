@@ -86,6 +86,7 @@ def test_what_is_refused_reaches_no_shard(lab, shards):
     assert replica.metric("shardd_shard_requests_total") == 0
 
 
+@pytest.mark.core
 def test_what_is_forwarded_gets_the_shards_own_answer(lab, shards):
     replica, alone = lab.shardd(shards[:1]), shards[1]
     for row in ROWS:
@@ -105,6 +106,7 @@ def test_off_reads_no_body(lab, shards):
     wait_until(lambda: post(replica.address, "/metrics/job/t", bad) == 400, "the guard is on")
 
 
+@pytest.mark.core
 def test_bodies_that_inflate_to_too_much_are_refused(lab):
     replica = lab.shardd(lab.pushgateways(1), limits={"body_bytes": "64KiB"})
     import gzip

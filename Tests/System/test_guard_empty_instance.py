@@ -135,6 +135,7 @@ def test_a_delete_deletes_both_forms(lab, shard, path):
     wait_until(lambda: shard.groups() == [], "the plain form is deleted")
 
 
+@pytest.mark.core
 def test_stored_old_forms_are_moved_at_the_start(lab, shard):
     old = b"# HELP old Kept.\n# TYPE old counter\nold{a=\"1\"} 3\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_sum 5\nh_count 4\n"
     assert ask(shard.address, "PUT", "/metrics/job/b/x/y/instance@base64/=", old).status == 200
@@ -178,6 +179,7 @@ def test_a_shard_that_comes_back_with_an_old_file_is_searched_again(lab, program
     assert replica.push("/metrics/job/b", "new 1\n").status == 200
 
 
+@pytest.mark.core
 def test_a_post_waits_for_its_shard_to_be_searched(lab, shard):
     """A stub in front of a Pushgateway, as no Pushgateway withholds its listing alone."""
     lists = []

@@ -56,6 +56,7 @@ def test_body_is_kept(replica, stub, method, body):
     assert request.all("Content-Length") == [str(len(body))]
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("size", [4095, 4096, 4097, 65536, 1_000_000, 16 * 1024 * 1024])
 def test_large_bodies_are_kept(replica, stub, size):
     body = bytes(number * 7 % 256 for number in range(997)) * (size // 997 + 1)
@@ -119,6 +120,7 @@ def test_host_is_sent_once(replica, stub):
     assert len(stub.requests[0].all("Host")) == 1
 
 
+@pytest.mark.core
 def test_chunked_requests_leave_with_a_content_length(replica, stub):
     with Connection(replica.address) as connection:
         connection.send(
@@ -216,6 +218,7 @@ def test_real_answers_are_the_pushgateways_own(lab):
         assert without_date(ours) == without_date(theirs), path
 
 
+@pytest.mark.core
 def test_pipelined_clients_are_answered_in_order(replica, stub):
     count = 100
     stub.answer = lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (

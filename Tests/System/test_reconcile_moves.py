@@ -203,6 +203,7 @@ def test_groups_on_their_owners_are_left_alone(lab):
     assert [scrape.listed(shard) for shard in setup.shards] == before
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("discovery", ["static", "consul"])
 def test_serve_moves_groups_by_itself(lab, discovery):
     setup = Setup(lab)

@@ -26,6 +26,7 @@ def by_request(replica):
     assert replica.ask("POST", "/-/reload").status == 200
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("reload", [by_signal, by_request])
 def test_servers_change_under_load_without_a_lost_connection(lab, reload):
     shards = lab.pushgateways(4)

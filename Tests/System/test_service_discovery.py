@@ -65,6 +65,7 @@ def test_a_shard_that_is_down_is_told_and_alerts(lab, is_consul):
     wait_until(lambda: states(replica)[dead.address.text] == "up", "it is up again", 30)
 
 
+@pytest.mark.core
 def test_a_shard_that_joins_is_told_before_it_gets_pushes(lab):
     cluster = Cluster(lab, 2, spare=1, consul=True)
     replica, new = cluster.replicas[0], cluster.spare[0].address.text

@@ -27,6 +27,7 @@ def test_an_idle_replica_ends_at_once_with_0(lab, number):
         assert connection.is_closed()
 
 
+@pytest.mark.core
 def test_what_is_in_flight_is_answered(lab):
     release = threading.Event()
 
@@ -110,6 +111,7 @@ def test_quit_by_request(lab):
     assert replica.wait() == 0
 
 
+@pytest.mark.core
 def test_sigterm_under_load_answers_all(lab):
     """The load goes to two replicas on one port; one of them ends."""
     shards = lab.pushgateways(3)

@@ -1,5 +1,7 @@
 """Static discovery: shardd's own probes, failover, and what happens when every shard is gone. Real Pushgateways."""
 
+import pytest
+
 from harness.net import holds, new_address, wait_until
 
 
@@ -26,6 +28,7 @@ def test_the_ring_is_the_files_servers_from_the_start(lab):
     holds(lambda: replica.generation() == 1, "the generation", 1.5)
 
 
+@pytest.mark.core
 def test_a_killed_shard_leaves_and_a_restarted_one_returns_under_load(lab):
     shards = lab.pushgateways(3)
     victim = shards[1]

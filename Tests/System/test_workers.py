@@ -5,6 +5,8 @@ import pathlib
 import signal
 import threading
 
+import pytest
+
 from harness.http import Connection
 from harness.net import wait_until
 
@@ -16,6 +18,7 @@ def thread_count(replica):
         return next(int(line.split()[1]) for line in file if line.startswith("Threads:"))
 
 
+@pytest.mark.core
 def test_pushes_are_spread_and_counted_together(lab):
     replica = lab.shardd(lab.pushgateways(3), workers=3)
     assert thread_count(replica) >= 3
@@ -58,6 +61,7 @@ def test_one_socket_listens_and_each_worker_gets_as_many_connections(lab):
         connection.close()
 
 
+@pytest.mark.core
 def test_workers_that_are_full_leave_connections_to_others(lab):
     replica = lab.shardd(lab.pushgateways(1), workers=3, limits={"connections": 30})
     connections = []
@@ -69,6 +73,7 @@ def test_workers_that_are_full_leave_connections_to_others(lab):
         connection.close()
 
 
+@pytest.mark.core
 def test_rings_reloads_and_faults_reach_every_worker(lab):
     gateways = lab.pushgateways(3)
     replica = lab.shardd(gateways, workers=2, arguments=["--web.enable-lifecycle"])
@@ -88,6 +93,29 @@ def test_rings_reloads_and_faults_reach_every_worker(lab):
         load.check()
 
 
+@pytest.mark.core
+def test_every_worker_answers_for_the_server_under_load(lab):
+    gateways = lab.pushgateways(2)
+    replica = lab.shardd(gateways, workers=3, arguments=["--web.enable-lifecycle"])
+    # As one socket hands connections out in turn, each worker has some of these.
+    connections = [Connection(replica.address) for _ in range(6)]
+    with lab.load(replica, gateways) as load:
+        for connection in connections:
+            for target in ("/metrics", "/-/ready", "/api/v1/ring", "/api/v1/sd", f"/api/v1/locate?path={PATH}"):
+                answer = connection.ask("GET", target)
+                assert answer.status == 200, answer
+            assert connection.ask("POST", "/-/reload").status == 200
+        load.pushes_more()
+        load.check()
+    # One of two in a row is not on the server's own loop; asked again, shardd ends at once.
+    for connection in connections[:2]:
+        assert connection.ask("POST", "/-/quit").status == 200
+    for connection in connections:
+        connection.close()
+    assert replica.wait() == 0
+
+
+@pytest.mark.core
 def test_shutdown_answers_on_every_worker(lab):
     replica = lab.shardd(lab.pushgateways(2), workers=2)
     connections = [Connection(replica.address) for _ in range(20)]

@@ -1,7 +1,7 @@
 // Everything that is not a push: health, metrics, the API, lifecycle. A worker's push handler passes such requests on.
 
 /// What the admin endpoints ask of the server. They may be on another loop than the server: it answers on theirs.
-protocol AdminDelegate: AnyObject {
+protocol AdminDelegate: Sendable {
     /// Whether the lifecycle endpoints are on; never changes.
     var isLifecycleEnabled: Bool { get }
     /// What was built; never changes.
@@ -17,7 +17,7 @@ protocol AdminDelegate: AnyObject {
 
 /// Answers requests of one worker on all paths but those of pushes; loop-confined.
 final class AdminHandler {
-    private unowned let server: any AdminDelegate
+    private let server: any AdminDelegate
     private let forwarder: Forwarder
     /// What the server and all workers told last, and in which turn.
     private var latest: (at: MonotonicTime, status: ServerStatus, snapshot: WorkerSnapshot)?
@@ -33,6 +33,7 @@ final class AdminHandler {
 
     /// Answers a request that has arrived as a whole.
     func handle(_ connection: InboundConnection, _ target: RequestTarget) {
+        mailbox.assertOnLoop()
         switch String(decoding: target.path, as: UTF8.self) {
         case "/":
             welcome(connection)

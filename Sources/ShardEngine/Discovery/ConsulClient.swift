@@ -131,7 +131,8 @@ final class ConsulClient {
         timeout: TimeSpan,
         _ done: @escaping (HTTPOutcome) -> Void
     ) -> HTTPCall {
-        HTTPCall(loop: loop, resolver: resolver, request(method, target, body: body, timeout: timeout), done)
+        loop.assertOnLoop()
+        return HTTPCall(loop: loop, resolver: resolver, request(method, target, body: body, timeout: timeout), done)
     }
 
     /// A request to the agent, with the configured credentials.

@@ -69,6 +69,7 @@ final class ConsulDiscovery {
 
     /// Registers, and then polls: a poll before that would find half of the shards.
     func start() {
+        loop.assertOnLoop()
         if registrar == nil { poll() } else { register() }
     }
 
@@ -122,9 +123,9 @@ final class ConsulDiscovery {
         let body = response.body
         if body == lastBody { return named(lastInstances.shards) }
         // Decoding the answer for a thousand shards takes tens of milliseconds: not on the loop.
-        decoding.async { [mailbox = loop.mailbox, this = WeakLoopBound(self)] in
+        decoding.async { [this = WeakLoopBound(self, on: loop.mailbox)] in
             let instances = HealthyInstances(decoding: body)
-            mailbox.post { this.object?.decoded(body, instances) }
+            this.post { $0.decoded(body, instances) }
         }
     }
 
@@ -205,6 +206,8 @@ final class ConsulDiscovery {
 
     /// Why a shard that Consul has named is named no more, or not as healthy.
     func reasonToLeave(_ shard: ShardAddress) -> String? {
+        loop.assertOnLoop()
+        loop.assertOnLoop()
         if draining.contains(shard) { return "it is being drained" }
         return faults[shard] ?? (hasNamed ? "Consul no longer names it" : nil)
     }

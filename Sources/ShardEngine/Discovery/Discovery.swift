@@ -36,11 +36,13 @@ final class Discovery {
 
     /// Starts with the membership of the file, and goes on from there.
     func start() {
+        loop.assertOnLoop()
         makeSource()
     }
 
     /// Goes by another configuration; the last membership stays until there is a new one.
     func apply(_ loaded: Configuration) {
+        loop.assertOnLoop()
         let old = configuration
         configuration = loaded
         if last.source == .config, loaded.consul != nil, !loaded.servers.isEmpty {
@@ -88,6 +90,7 @@ final class Discovery {
 
     /// Asks nobody any more.
     func stop() {
+        loop.assertOnLoop()
         source = nil
     }
 

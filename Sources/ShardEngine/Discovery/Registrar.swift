@@ -61,6 +61,7 @@ final class Registrar {
 
     /// Registers what is not registered; `done` gets the reason when that has failed. Nothing while a run is under way.
     func run(_ done: @escaping (String?) -> Void) {
+        loop.assertOnLoop()
         guard self.done == nil else { return }
         self.done = done
         announced = []
@@ -123,6 +124,7 @@ final class Registrar {
 
     /// Takes back what this agent and another one have both registered, if the other's is the one that stays.
     func removeDuplicates(_ registrations: [CatalogRegistration]) {
+        loop.assertOnLoop()
         guard let node, !isRunning else { return }
         let others = Dictionary(grouping: registrations.filter { $0.isNodeAlive && $0.node != node }, by: \.shard)
         for own in registrations where own.node == node && own.isOfShardd && servers.contains(own.shard) {

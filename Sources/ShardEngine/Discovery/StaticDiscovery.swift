@@ -39,12 +39,14 @@ final class StaticDiscovery {
 
     /// Starts to probe.
     func start() {
+        loop.assertOnLoop()
         tell()
         probeAll()
     }
 
     /// Goes over to other servers and settings.
     func apply(_ configuration: Configuration) {
+        loop.assertOnLoop()
         check = configuration.check
         servers = configuration.servers
         membership.replace(servers, fall: check.fall, rise: check.rise)

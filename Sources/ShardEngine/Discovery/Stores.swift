@@ -72,6 +72,7 @@ final class Stores {
 
     /// Asks these addresses, and no others, from now on.
     func watch(_ shards: Set<ShardAddress>, check: Configuration.Check) {
+        loop.assertOnLoop()
         self.check = check
         guard shards != watched else { return }
         if watched.isEmpty { round?.schedule(after: interval) }
@@ -85,6 +86,7 @@ final class Stores {
     /// Asks the watched addresses among these that were never asked; calls `done`, now or later, when all have answered or
     /// have had the time to.
     func identify(_ shards: [ShardAddress], _ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         let unknown = Set(shards).intersection(watched).filter { !book.knows($0) }
         guard !unknown.isEmpty else { return done() }
         let identification = Identification(unknown, done)
@@ -105,6 +107,7 @@ final class Stores {
 
     /// Notes the mark that was read from, or written to, the store of a process.
     func note(mark: String, of shard: ShardAddress, process: String) {
+        loop.assertOnLoop()
         let before = book.map
         book.note(mark: mark, of: shard, process: process)
         if book.map != before { onChange() }

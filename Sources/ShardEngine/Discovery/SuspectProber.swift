@@ -30,6 +30,7 @@ final class SuspectProber {
 
     /// Probes the pool's shard until it answers, or is not on the ring any more.
     func watch(_ pool: ShardPool) {
+        loop.assertOnLoop()
         // Another pool, after the shard has left the ring and come again, is another watch.
         guard watches[pool.shard]?.pool !== pool else { return }
         let watch = Watch(pool)

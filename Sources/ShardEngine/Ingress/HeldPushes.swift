@@ -15,6 +15,7 @@ final class HeldPushes {
 
     /// Forwards a push, at once unless its shard has yet to be searched.
     func forward(_ connection: InboundConnection, hash: UInt32) {
+        forwarder.loop.assertOnLoop()
         if isReady(hash) { return forwarder.forward(connection, hash: hash) }
         let deadline = forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
         let push = HeldPush(connection, hash: hash, deadline: deadline)
@@ -25,6 +26,7 @@ final class HeldPushes {
 
     /// These shards, and no others, have yet to be searched.
     func hold(for shards: Set<ShardAddress>) {
+        forwarder.loop.assertOnLoop()
         pendingShards = shards
         let ready = held.filter { $0.connection == nil || isReady($0.hash) }
         held.removeAll { push in ready.contains { $0 === push } }

@@ -26,6 +26,7 @@ final class PushHandler {
 
     /// Goes by other settings from now on.
     func apply(_ configuration: Configuration) {
+        forwarder.loop.assertOnLoop()
         mode = configuration.mode
         isGuarding = configuration.pushCheck != .off
         parser = GroupingKeyParser(key: configuration.hash.key)
@@ -34,11 +35,13 @@ final class PushHandler {
 
     /// Holds POSTs with an empty instance for these shards, which have yet to be searched for such groups.
     func holdPosts(for shards: Set<ShardAddress>) {
+        forwarder.loop.assertOnLoop()
         heldPushes.hold(for: shards)
     }
 
     /// Takes a request that has arrived as a whole.
     func handle(_ connection: InboundConnection) {
+        forwarder.loop.assertOnLoop()
         let target = RequestTarget(connection.target)
         let method = connection.method
         guard parser.isPushPath(target.path) else { return handleOther(connection, target, method) }

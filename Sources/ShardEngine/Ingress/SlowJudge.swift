@@ -2,15 +2,15 @@
 // they are inflated, and large ones. On the loop each would hold up all other pushes. A worker's push handler owns one.
 import Dispatch
 
-/// Judgements away from a loop, in the order in which they are asked for; its methods are for that loop.
+/// Judgements away from a loop, in the order in which they are asked for; its methods are for that loop only.
 final class SlowJudge {
     private let mailbox: LoopMailbox
     private let queue = DispatchQueue(label: "shardd.check")
-    /// Confined to the queue.
-    private let pushGuard = LoopBound(PushGuard())
+    private let pushGuard: QueueBound<PushGuard>
 
     init(mailbox: LoopMailbox) {
         self.mailbox = mailbox
+        pushGuard = QueueBound(PushGuard(), on: queue)
     }
 
     /// Whether the body is to be judged here.
@@ -28,15 +28,15 @@ final class SlowJudge {
     ) {
         let push = JudgedPush(connection, done)
         connection.owner = push
-        let (pushGuard, held) = (self.pushGuard, LoopBound(push))
-        let (body, type, coding) = (LoopBound(push.body), type.map { Array($0) }, coding.map { Array($0) })
-        queue.async { [mailbox] in
+        // The bytes are lent to the queue; who has them is let go of on the loop, whichever of the two is done first.
+        let (held, body) = (LoopBound(push, on: mailbox), QueueBound(push.body, on: queue))
+        let (pushGuard, type, coding) = (self.pushGuard, type.map { Array($0) }, coding.map { Array($0) })
+        queue.async {
             pushGuard.value.inflatedLimit = inflatedLimit
             let refusal = withBytes(type) { type in
                 withBytes(coding) { pushGuard.value.judge(body.value, type: type, coding: $0) }
             }
-            // The body is let go of on its loop.
-            mailbox.post { held.value.isJudged(refusal) }
+            held.post { $0.isJudged(refusal) }
         }
     }
 

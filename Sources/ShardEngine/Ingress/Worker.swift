@@ -56,6 +56,7 @@ final class Worker {
 
     /// Goes by other settings from now on; nothing under way is disturbed.
     func apply(_ configuration: Configuration, descriptorLimit: Int) {
+        loop.assertOnLoop()
         forwarder.settings = ForwardSettings(configuration)
         pushHandler.apply(configuration)
         server.limits = InboundLimits(configuration, descriptorLimit: descriptorLimit)
@@ -81,6 +82,7 @@ final class Worker {
 
     /// What has been counted so far.
     var snapshot: WorkerSnapshot {
+        loop.assertOnLoop()
         var snapshot = WorkerSnapshot()
         snapshot.answers = metrics.answers
         snapshot.durations = metrics.durations

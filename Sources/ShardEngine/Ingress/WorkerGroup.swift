@@ -50,7 +50,7 @@ final class WorkerGroup {
                 resolver: Resolver(loop: loop),
                 logger: logger
             )
-            others.append(LoopBound(worker))
+            others.append(LoopBound(worker, on: loop))
         }
         self.others = others
         self.sources = sources
@@ -61,6 +61,7 @@ final class WorkerGroup {
 
     /// Has every worker accept, each on its own thread but the first.
     func start() {
+        first.loop.assertOnLoop()
         for (worker, source) in zip(all, sources) { worker.server.start(source) }
         sources.removeAll()
         threads = others.map { LoopThread($0.value.loop) }
@@ -68,8 +69,9 @@ final class WorkerGroup {
 
     /// Calls `body` with each worker, on that worker's loop.
     func forEach(_ body: @escaping @Sendable (Worker) -> Void) {
+        first.loop.assertOnLoop()
         body(first)
-        for worker in others { worker.value.loop.mailbox.post { body(worker.value) } }
+        for worker in others { worker.post(body) }
     }
 
     /// Routes pushes by other rings, on every worker.
@@ -79,28 +81,23 @@ final class WorkerGroup {
 
     /// Calls `done`, on the first worker's loop, with what all have counted.
     func gather(_ done: @escaping (WorkerSnapshot) -> Void) {
-        let done = LoopBound(done)
-        gather(first.snapshot, 0, done, first.loop.mailbox)
+        first.loop.assertOnLoop()
+        gather(first.snapshot, 0, LoopBound(done, on: first.loop))
     }
 
-    private func gather(
-        _ sum: WorkerSnapshot,
-        _ next: Int,
-        _ done: LoopBound<(WorkerSnapshot) -> Void>,
-        _ home: LoopMailbox
-    ) {
+    private func gather(_ sum: WorkerSnapshot, _ next: Int, _ done: LoopBound<(WorkerSnapshot) -> Void>) {
         guard next < others.count else { return done.value(sum) }
-        let worker = others[next]
-        let this = WeakLoopBound(self)
-        worker.value.loop.mailbox.post {
+        let this = WeakLoopBound(self, on: first.loop.mailbox)
+        others[next].post { worker in
             var sum = sum
-            sum.add(worker.value.snapshot)
-            home.post { [sum] in this.object?.gather(sum, next + 1, done, home) }
+            sum.add(worker.snapshot)
+            this.post { [sum] in $0.gather(sum, next + 1, done) }
         }
     }
 
     /// Stops accepting; calls `done` on the first worker's loop once no worker has a connection.
     func drain(_ done: @escaping () -> Void) {
+        first.loop.assertOnLoop()
         forEach { $0.server.drain() }
         // What the kernel has accepted is taken before the first look.
         let timer = Timer(loop: first.loop) { [unowned self] in
@@ -114,7 +111,8 @@ final class WorkerGroup {
 
     /// Stops the other workers' loops, waits for them, and closes all connections; the first loop must have stopped.
     func close() {
-        for worker in others { worker.value.loop.mailbox.post { worker.value.loop.stop() } }
+        first.loop.assertOnLoop()
+        for worker in others { worker.post { $0.loop.stop() } }
         for thread in threads { thread.join() }
         for worker in all {
             worker.server.close()

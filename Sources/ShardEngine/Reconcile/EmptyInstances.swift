@@ -18,7 +18,7 @@ final class EmptyInstances {
 
     private let session: LoopBound<HTTPSession>
     private let search: LoopBound<Search>
-    private let mailbox: LoopMailbox
+    private let home: LoopMailbox
     private var thread: LoopThread?
     /// Is called with the shards that have yet to be searched, when these change.
     var onPending: (Set<ShardAddress>) -> Void = { _ in }
@@ -28,28 +28,29 @@ final class EmptyInstances {
 
     /// - Parameter home: the mailbox of the server's loop.
     init(home: LoopMailbox, logger: Logger) {
+        self.home = home
         let loop = EventLoop()
-        mailbox = loop.mailbox
         let session = HTTPSession(loop: loop)
-        self.session = LoopBound(session)
+        self.session = LoopBound(session, on: loop)
         var found: @Sendable ([ShardAddress: String]) -> Void = { _ in }
-        search = LoopBound(Search(session, logger) { found($0) })
-        let this = WeakLoopBound(self)
-        found = { searched in home.post { this.object?.note(searched) } }
+        search = LoopBound(Search(session, logger) { found($0) }, on: loop)
+        let this = WeakLoopBound(self, on: home)
+        found = { searched in this.post { $0.note(searched) } }
     }
 
     /// Begins.
     func start() {
+        home.assertOnLoop()
         let search = self.search
-        thread = LoopThread { search.value.run() }
+        thread = LoopThread(session.value.loop) { search.value.run() }
     }
 
     /// Searches other shards, or in another way, from now on.
     func update(_ input: Input) {
+        home.assertOnLoop()
         processes = input.processes
         tell()
-        let search = self.search
-        mailbox.post { search.value.update(input) }
+        search.post { $0.update(input) }
     }
 
     private func note(_ searched: [ShardAddress: String]) {
@@ -66,8 +67,8 @@ final class EmptyInstances {
 
     /// Breaks off what is under way and ends the thread.
     func stop() {
-        let session = self.session
-        mailbox.post { session.value.cancel() }
+        home.assertOnLoop()
+        session.post { $0.cancel() }
         thread?.join()
         thread = nil
     }

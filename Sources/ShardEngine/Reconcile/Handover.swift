@@ -120,6 +120,7 @@ final class Handover {
     ///
     /// - Parameter isFirst: nobody has been told of shards before, so that there is nobody to agree with.
     func change(to ring: Ring, isFirst: Bool = false) {
+        loop.assertOnLoop()
         // A replica that starts has to know this ring, though it has changed for nobody.
         if isFirst, hold > .zero { store?.add(StoredRing(ring)) }
         if announced != nil {
@@ -177,6 +178,7 @@ final class Handover {
 
     /// Other shards are given a suspect shard's pushes: they will hold groups that it owns.
     func isPassedOver(_ shard: ShardAddress) {
+        loop.assertOnLoop()
         let ring = rings.ring
         // One that is only visited is passed over by nobody: were it remembered, it would be once it is on the ring again.
         guard ring.shards.contains(shard) else { return }
@@ -202,6 +204,7 @@ final class Handover {
 
     /// A shard that was suspect answers again; `done` is called once it has been told what it has missed.
     func answers(_ shard: ShardAddress, _ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         hints.catchUp(shard) { [unowned self] in
             suspects.remove(shard)
             // While it was told, it may have missed more.
@@ -213,12 +216,14 @@ final class Handover {
 
     /// A shard that was suspect gets its pushes again. Rings that came while it was told have had it passed over once more.
     func isUp(_ shard: ShardAddress) {
+        loop.assertOnLoop()
         suspects.remove(shard)
         hints.noteUntold()
     }
 
     /// Takes in how things stand when this replica starts; `done` is called, now or later, when it is known, or cannot be.
     func begin(_ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         hasBegun = true
         guard hold > .zero, let store else { return done() }
         store.read { [unowned self] stored in
@@ -271,6 +276,7 @@ final class Handover {
 
     /// Takes a step where a run, of this replica or another, has got far enough.
     func observe(_ state: RunState) {
+        loop.assertOnLoop()
         draining = state.draining.compactMap { ShardAddress(parsing: $0) }.filter { !rings.ring.shards.contains($0) }
         if !draining.isEmpty { hints.noteUntold() }
         if state.phase == .copying,

@@ -55,6 +55,7 @@ final class HintDelivery {
 
     /// Reads what is stored, and begins.
     func start() {
+        loop.assertOnLoop()
         guard let store else { return begin() }
         calls[-1] = store.read(shard) { [unowned self] stored in
             calls[-1] = nil
@@ -84,11 +85,11 @@ final class HintDelivery {
         let hints = Array(missed.values)
         ask("/api/v1/metrics", within: HintDelivery.listTimeout) { [unowned self] body in
             // Tens of megabytes at worst: not on the loop.
-            decoding.async { [mailbox = loop.mailbox, this = WeakLoopBound(self), startedAt, returnedAt] in
+            decoding.async { [this = WeakLoopBound(self, on: loop.mailbox), startedAt, returnedAt] in
                 let left = HintDelivery.corrections(hints, in: body, startedAt: startedAt, returnedAt: returnedAt)
-                mailbox.post {
-                    this.object?.left = left
-                    this.object?.sendMore()
+                this.post {
+                    $0.left = left
+                    $0.sendMore()
                 }
             }
         }

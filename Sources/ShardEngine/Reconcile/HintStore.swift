@@ -20,6 +20,7 @@ final class HintStore {
     /// Calls `onShards` with the shards that any replica has stored something of, now and at each change, for as long as
     /// this store lives.
     func watch(_ onShards: @escaping (Set<ShardAddress>) -> Void) {
+        loop.assertOnLoop()
         watch = KeyValueWatch(client: client, target: HintStore.shardsTarget(client), loop: loop) { outcome in
             onShards(HintStore.shards(outcome) ?? [])
         }
@@ -27,6 +28,7 @@ final class HintStore {
 
     /// Stores what a shard has missed; `done` tells whether it is stored.
     func write(_ hints: [Hint], for shard: ShardAddress, _ done: @escaping (Bool) -> Void) -> HTTPCall {
+        loop.assertOnLoop()
         count += 1
         let target = client.keyTarget([HintStore.folder, shard.text, "\(replica)-\(count)"])
         // A line each, its fields set apart by spaces: when, the store's mark, that of the store that did it, and the path.
@@ -41,6 +43,7 @@ final class HintStore {
 
     /// What is stored of a shard, by key; nil when Consul does not tell.
     func read(_ shard: ShardAddress, _ done: @escaping ([String: [Hint]]?) -> Void) -> HTTPCall {
+        loop.assertOnLoop()
         let target = client.keyTarget([HintStore.folder, shard.text, ""], "recurse=1", ConsulClient.consistentRead)
         return client.call(.get, target, timeout: HintStore.readTimeout) { outcome in
             // 404: nothing is stored.
@@ -70,7 +73,8 @@ final class HintStore {
 
     /// Forgets what has been told.
     func remove(_ key: String, _ done: @escaping () -> Void) -> HTTPCall {
-        client.call(.delete, client.keyTarget(listed: key), timeout: HintStore.timeout) { _ in done() }
+        loop.assertOnLoop()
+        return client.call(.delete, client.keyTarget(listed: key), timeout: HintStore.timeout) { _ in done() }
     }
 
     private static func hint(_ line: [UInt8]) -> Hint? {

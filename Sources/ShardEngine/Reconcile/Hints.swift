@@ -95,6 +95,7 @@ final class Hints {
     /// Remembers that a shard has missed a PUT or DELETE on the path, which another shard has done; `done` is called, now or
     /// later, when it is stored, or cannot be.
     func add(_ shard: ShardAddress, path: [UInt8], doneBy: ShardAddress, _ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         guard hints[shard, default: [:]].count < Hints.limit else { return done() }
         let hint = Hint(
             path: path,
@@ -166,6 +167,7 @@ final class Hints {
     /// Tells a shard that is back what it has missed, and what it misses while it is told, until next to nothing is left:
     /// what it gets before it knows of a PUT has to be told apart from what that has made void.
     func catchUp(_ shard: ShardAddress, _ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         guard catchingUp[shard] == nil else {
             catchingUp[shard]?.done.append(done)
             return
@@ -200,6 +202,7 @@ final class Hints {
     ///
     /// - Parameter looks: at what it holds; what comes of its sockets late, only a second one sees.
     func deliver(to shard: ShardAddress, looks: Int = 2, _ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         guard deliveries[shard] == nil else {
             let known = waiting[shard] ?? Waiting()
             waiting[shard] = Waiting(looks: max(known.looks, looks), done: known.done + [done])
@@ -224,6 +227,7 @@ final class Hints {
 
     /// The same for several shards.
     func deliver(to shards: [ShardAddress], _ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         var left = shards.count + 1
         func told() {
             left -= 1

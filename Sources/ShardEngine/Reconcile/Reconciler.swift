@@ -7,7 +7,7 @@ import Logging
 final class Reconciler {
     private let session: LoopBound<HTTPSession>
     private let work: LoopBound<ReconcilerWork>
-    private let mailbox: LoopMailbox
+    private let home: LoopMailbox
     private var thread: LoopThread?
 
     /// - Parameters:
@@ -19,36 +19,37 @@ final class Reconciler {
         onState: @escaping (RunState) -> Void,
         onMetrics: @escaping (ReconcileMetrics) -> Void
     ) {
+        self.home = home
         let loop = EventLoop()
-        mailbox = loop.mailbox
         let session = HTTPSession(loop: loop)
-        let (onState, onMetrics) = (LoopBound(onState), LoopBound(onMetrics))
+        let (onState, onMetrics) = (LoopBound(onState, on: home), LoopBound(onMetrics, on: home))
         let work = ReconcilerWork(
             session: session,
             logger: logger,
-            onState: { state in home.post { onState.value(state) } },
-            onMetrics: { metrics in home.post { onMetrics.value(metrics) } }
+            onState: { state in onState.post { $0(state) } },
+            onMetrics: { metrics in onMetrics.post { $0(metrics) } }
         )
-        self.session = LoopBound(session)
-        self.work = LoopBound(work)
+        self.session = LoopBound(session, on: loop)
+        self.work = LoopBound(work, on: loop)
     }
 
     /// Begins.
     func start() {
+        home.assertOnLoop()
         let work = self.work
-        thread = LoopThread { work.value.run() }
+        thread = LoopThread(session.value.loop) { work.value.run() }
     }
 
     /// Goes by other rings, or another configuration, from now on.
     func update(_ input: ReconcilerInput) {
-        let work = self.work
-        mailbox.post { work.value.update(input) }
+        home.assertOnLoop()
+        work.post { $0.update(input) }
     }
 
     /// Breaks off what is under way and ends the thread.
     func stop() {
-        let session = self.session
-        mailbox.post { session.value.cancel() }
+        home.assertOnLoop()
+        session.post { $0.cancel() }
         thread?.join()
         thread = nil
     }

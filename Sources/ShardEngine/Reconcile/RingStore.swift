@@ -32,6 +32,7 @@ final class RingStore {
     /// Calls `onRings` with all that is stored, now and whenever any replica has stored or removed a ring, for as long as
     /// this store lives.
     func watch(_ onRings: @escaping ([RingEntry]) -> Void) {
+        loop.assertOnLoop()
         watch = KeyValueWatch(client: client, target: RingStore.listTarget(client), loop: loop) { outcome in
             onRings(RingStore.entries(outcome))
         }
@@ -41,6 +42,7 @@ final class RingStore {
     ///
     /// - Parameter isInUse: whether requests are given to its shards already.
     func add(_ ring: StoredRing, isInUse: Bool = false) {
+        loop.assertOnLoop()
         guard let request = RingStore.request(client, ring, isInUse: isInUse) else { return }
         call(request.method, request.target, body: request.body) { [unowned self] outcome in
             if case .response(let response) = outcome, response.status == 200 { return }
@@ -57,6 +59,7 @@ final class RingStore {
 
     /// Reads all that is stored; nothing when Consul does not tell.
     func read(_ done: @escaping (StoredRings) -> Void) {
+        loop.assertOnLoop()
         call(.get, RingStore.listTarget(client)) { [unowned self] outcome in
             let rings = RingStore.entries(outcome).map(\.ring)
             let target = client.keyTarget([ConsulLock.key], "raw=1", ConsulClient.consistentRead)

@@ -30,6 +30,7 @@ final class StoreMarker {
 
     /// Finds the mark of the store that a process has, or makes one.
     func mark(_ shard: ShardAddress, process: String) {
+        loop.assertOnLoop()
         guard calls[shard] == nil else { return }
         ask(shard, "/metrics", accept: "text/plain;version=0.0.4") { [unowned self] exposition in
             decode({ exposition.withUnsafeBytes { GroupCensus(exposition: $0) } }) { [unowned self] in
@@ -50,6 +51,7 @@ final class StoreMarker {
 
     /// Calls `done` once nothing is being asked, or after a time.
     func whenIdle(within limit: TimeSpan, _ done: @escaping () -> Void) {
+        loop.assertOnLoop()
         guard !calls.isEmpty else { return done() }
         let timer = Timer(loop: loop) { [unowned self] in callWaiting() }
         timer.schedule(after: limit)
@@ -117,10 +119,10 @@ final class StoreMarker {
 
     /// Reads tens of megabytes at worst: not on the loop.
     private func decode(_ read: @escaping @Sendable () -> GroupCensus?, _ done: @escaping (GroupCensus?) -> Void) {
-        let done = LoopBound(done)
-        decoding.async { [mailbox = loop.mailbox] in
+        let done = LoopBound(done, on: loop)
+        decoding.async {
             let census = read()
-            mailbox.post { done.value(census) }
+            done.post { $0(census) }
         }
     }
 

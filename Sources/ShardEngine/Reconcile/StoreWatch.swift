@@ -6,6 +6,7 @@ import Logging
 final class StoreWatch {
     /// Is called when the map, or what `select` gives, may have changed.
     var onChange: () -> Void = {}
+    private let confinement: LoopCheck
     private let stores: Stores
     private let marker: StoreMarker
     private let logger: Logger
@@ -17,6 +18,7 @@ final class StoreWatch {
     private var restarted: Set<ShardAddress> = []
 
     init(loop: EventLoop, resolver: Resolver, configuration: Configuration, logger: Logger) {
+        confinement = LoopCheck(loop)
         self.logger = logger
         marksStores = configuration.movesGroups
         var found: (StoreMarker.Finding) -> Void = { _ in }
@@ -60,6 +62,7 @@ final class StoreWatch {
 
     /// Asks these addresses from now on.
     func watch(_ shards: Set<ShardAddress>, _ configuration: Configuration) {
+        confinement.assertOnLoop()
         marksStores = configuration.movesGroups
         marker.headers = configuration.check.headers
         stores.watch(shards, check: configuration.check)
@@ -69,11 +72,13 @@ final class StoreWatch {
     /// Asks those of the addresses that were never asked; calls `done`, now or later, when it is known who is behind them, or
     /// they have had the time to tell.
     func identify(_ shards: [ShardAddress], _ done: @escaping () -> Void) {
+        confinement.assertOnLoop()
         stores.identify(shards) { [unowned self] in marker.whenIdle(within: StoreWatch.markingTime, done) }
     }
 
     /// Of the addresses of a membership, those that the ring is made of; says in the log why others are left off.
     func select(_ shards: [ShardAddress]) -> [ShardAddress] {
+        confinement.assertOnLoop()
         let before = selection
         selection = stores.book.select(shards)
         for (shard, first) in selection.sameStore.sorted(by: { $0.key < $1.key }) where before.sameStore[shard] != first
@@ -95,6 +100,7 @@ final class StoreWatch {
 
     /// Takes in how many groups shards held when they were listed, and which of them had no mark.
     func noteListings(groups: [ShardAddress: Int], unmarked: Set<ShardAddress>) {
+        confinement.assertOnLoop()
         for (shard, count) in groups where !restarted.contains(shard) { groupCounts[shard] = (count, .now()) }
         for shard in unmarked where marksStores {
             if let process = map.identity(of: shard)?.process { marker.mark(shard, process: process) }

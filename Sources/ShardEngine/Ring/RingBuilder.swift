@@ -3,7 +3,7 @@
 import DequeModule
 import Dispatch
 
-/// Builds rings off the loop and hands each back on the loop.
+/// Builds rings off the loop and hands each back on the loop; loop-confined.
 final class RingBuilder {
     private let mailbox: LoopMailbox
     private let queue = DispatchQueue(label: "shardd.ring-builder")
@@ -18,11 +18,11 @@ final class RingBuilder {
     /// Builds a ring and calls `done` with it on the loop, after those asked for before; every call is answered once,
     /// unless the builder has gone by then.
     func build(shards: [ShardAddress], vnodes: Int, _ done: @escaping (Ring) -> Void) {
+        let this = WeakLoopBound(self, on: mailbox)
         waiting.append(done)
-        let this = WeakLoopBound(self)
-        queue.async { [mailbox] in
+        queue.async {
             let ring = Ring(shards: shards, vnodes: vnodes)
-            mailbox.post { this.object?.deliver(ring) }
+            this.post { $0.deliver(ring) }
         }
     }
 

@@ -25,6 +25,7 @@ final class Forwarder {
     let resolver: Resolver
     var settings: ForwardSettings {
         didSet {
+            loop.assertOnLoop()
             guard settings.responseTimeout != oldValue.responseTimeout else { return }
             for pipeline in pools.values.flatMap(\.pipelines) { pipeline.setPatience(settings.responseTimeout) }
         }
@@ -64,6 +65,7 @@ final class Forwarder {
 
     /// Ends all connections to shards; the last thing to call.
     func close() {
+        loop.assertOnLoop()
         for pool in pools.values { pool.close() }
         pools.removeAll()
     }
@@ -74,6 +76,7 @@ final class Forwarder {
 
     /// Routes pushes by other rings from now on; those under way keep the ones they have.
     func use(_ rings: RingSet) {
+        loop.assertOnLoop()
         for pool in pools.values { pool.use = .none }
         routes = RoutingTable(rings) { shard in
             let pool = pools[shard] ?? ShardPool(shard: shard, forwarder: self)
@@ -89,6 +92,7 @@ final class Forwarder {
 
     /// Forwards the request that is outstanding on the connection.
     func forward(_ connection: InboundConnection, hash: UInt32) {
+        loop.assertOnLoop()
         let routes = self.routes
         metrics.inFlight += 1
         let exchange: Exchange
@@ -113,6 +117,7 @@ final class Forwarder {
 
     /// Gives a request to its owner, or to the shard that stands in for it.
     func submit(_ exchange: Exchange) {
+        loop.assertOnLoop()
         exchange.shard = exchange.routes.ring.owner(of: exchange.hash)
         guard exchange.pool.isSuspect else { return exchange.pool.submit(exchange) }
         let next = standIn(exchange.hash, exchange.routes)
@@ -152,7 +157,8 @@ final class Forwarder {
 
     /// Where a push with this hash goes now; nil while the ring is empty.
     func shard(for hash: UInt32) -> ShardAddress? {
-        routes.ring.isEmpty ? nil : routes.ring.shards[standIn(hash, routes)]
+        loop.assertOnLoop()
+        return routes.ring.isEmpty ? nil : routes.ring.shards[standIn(hash, routes)]
     }
 
     /// Gives a push that its shard could not be given to the next one, if there is one.
@@ -181,6 +187,7 @@ final class Forwarder {
 
     /// Keeps an exchange, if it has ended, for another push.
     func recycle(_ exchange: Exchange) {
+        loop.assertOnLoop()
         guard exchange.isAbandoned else { return }
         exchange.release()
         if exchange.isReusable, finished.count < Forwarder.sparesLimit { finished.append(exchange) }

@@ -85,6 +85,7 @@ final class ShardPool {
 
     /// Sends the push, or has it wait for a connection.
     func submit(_ exchange: Exchange) {
+        loop.assertOnLoop()
         if !lateGroups.isEmpty, lateGroups.contains(exchange.hash) { exchange.placement = .late }
         if exchange.placement == .shared, waiting.isEmpty, let pipeline = freePipeline() {
             pipeline.add(exchange)
@@ -209,6 +210,7 @@ final class ShardPool {
 
     /// The shard answers, and knows what it has missed: pushes that it owns come to it again.
     func markUp() {
+        loop.assertOnLoop()
         guard isSuspect else { return }
         standing = .trusted
         suspicion = nil
@@ -335,6 +337,7 @@ final class ShardPool {
 
     /// Ends all connections, and lets go of what waits; the last thing to call.
     func close() {
+        loop.assertOnLoop()
         question = nil
         for pipeline in pipelines { _ = pipeline.shut() }
         pipelines.removeAll()

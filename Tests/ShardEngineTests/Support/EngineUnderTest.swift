@@ -11,6 +11,7 @@ final class EngineUnderTest: @unchecked Sendable {
     let ring: Ring
     private let loop: EventLoop
     private let worker: Worker
+    private let boundWorker: LoopBound<Worker>
     private let stopped = DispatchSemaphore(value: 0)
 
     init(shards: [ShardAddress], _ configure: (inout Configuration) -> Void = { _ in }) throws {
@@ -28,6 +29,7 @@ final class EngineUnderTest: @unchecked Sendable {
             resolver: Resolver(loop: loop),
             logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         )
+        boundWorker = LoopBound(worker, on: loop)
         ring = Ring(shards: shards, vnodes: 100)
         worker.forwarder.use(RingSet(ring: ring))
         worker.pushHandler.onOther = { connection, _ in connection.reply(status: 404, line: "not found") }
@@ -43,20 +45,20 @@ final class EngineUnderTest: @unchecked Sendable {
 
     /// Stops the loop and waits for it.
     func stop() {
-        loop.mailbox.post { [loop = LoopBound(loop)] in loop.value.stop() }
+        boundWorker.post { $0.loop.stop() }
         stopped.wait()
     }
 
     /// Runs `body` on the loop and returns its result.
     func onLoop<Result: Sendable>(_ body: @escaping @Sendable (Worker) -> Result) -> Result {
         let done = DispatchSemaphore(value: 0)
-        let box = LoopBound(ResultBox<Result>())
-        loop.mailbox.post { [worker = LoopBound(worker)] in
-            box.value.result = body(worker.value)
+        let box = ResultBox<Result>()
+        boundWorker.post {
+            box.result = body($0)
             done.signal()
         }
         done.wait()
-        guard let result = box.value.result else { preconditionFailure("no result") }
+        guard let result = box.result else { preconditionFailure("no result") }
         return result
     }
 
@@ -84,19 +86,19 @@ final class EngineUnderTest: @unchecked Sendable {
     /// Pushes many at a time, each on its own connection and thread; returns the statuses.
     func pushAtOnce(_ paths: [String], body: String = "a 1\n") -> [Int] {
         let group = DispatchGroup()
-        let statuses = LoopBound(ResultBox<[Int]>())
+        let statuses = ResultBox<[Int]>()
         let lock = NSLock()
-        statuses.value.result = []
+        statuses.result = []
         for path in paths {
             group.enter()
             Thread.detachNewThread { [self] in
                 let status = push(path, body: body).status
-                lock.withLock { statuses.value.result?.append(status) }
+                lock.withLock { statuses.result?.append(status) }
                 group.leave()
             }
         }
         group.wait()
-        return statuses.value.result ?? []
+        return statuses.result ?? []
     }
 
     func request(_ path: String, body: String = "a 1\n") -> String {
@@ -109,6 +111,11 @@ final class EngineUnderTest: @unchecked Sendable {
     }
 }
 
-final class ResultBox<Value> {
+/// What several threads fill or read, one at a time: whoever makes it keeps them apart, by a lock, a semaphore or one loop.
+final class ResultBox<Value>: @unchecked Sendable {
     var result: Value?
+
+    init(_ result: Value? = nil) {
+        self.result = result
+    }
 }

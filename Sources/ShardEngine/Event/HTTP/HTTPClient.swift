@@ -65,6 +65,7 @@ final class HTTPCall {
 
     /// Starts the request; `done` is called once, in a later turn.
     init(loop: EventLoop, resolver: Resolver, _ request: HTTPRequest, _ done: @escaping (HTTPOutcome) -> Void) {
+        loop.assertOnLoop()
         self.loop = loop
         self.request = request
         self.done = done
@@ -83,6 +84,7 @@ final class HTTPCall {
     }
 
     deinit {
+        loop.assertOnLoop()
         close()
     }
 

@@ -16,7 +16,7 @@ struct InboundLimits: Equatable, Sendable {
     var requests: Int
 }
 
-/// An HTTP/1.1 server on one loop.
+/// An HTTP/1.1 server on one loop; loop-confined.
 final class HTTPServer {
     /// What to do with a connection once evhttp is on no stack.
     enum TurnEndAction {
@@ -35,6 +35,7 @@ final class HTTPServer {
     /// The limits in force; new ones of a request's size hold from the next request of a connection on.
     var limits: InboundLimits {
         didSet {
+            loop.assertOnLoop()
             parsers.limit = limits.requests
             memory.limit = limits.bodiesBytes
         }
@@ -89,7 +90,7 @@ final class HTTPServer {
         self.onRefusal = onRefusal
         gate = Gate(limits: limits.gate)
         bodies = BodyWindow(loop: loop)
-        memory = RequestMemory(limit: limits.bodiesBytes)
+        memory = RequestMemory(loop: loop, limit: limits.bodiesBytes)
         parsers = ParserPool(loop: loop, limit: limits.requests) { connection, request in
             connection.requestArrived(request)
             onRequest(connection)
@@ -101,6 +102,7 @@ final class HTTPServer {
 
     /// Closes everything; the last thing to call.
     func close() {
+        loop.assertOnLoop()
         source = nil
         isDraining = true
         for case let connection? in connections { connection.abort() }
@@ -122,6 +124,7 @@ final class HTTPServer {
 
     /// Takes connections from now on.
     func start(_ source: any ConnectionSource) {
+        loop.assertOnLoop()
         self.source = source
         source.start { [unowned self] in accepted($0) }
     }
@@ -129,6 +132,7 @@ final class HTTPServer {
     /// From now on each connection ends with its next answer, and idle ones soon; what the kernel has accepted is still
     /// taken, in the turn that is under way, and then no more.
     func drain() {
+        loop.assertOnLoop()
         isDraining = true
         // From here on the kernel leaves new clients to ask again, and another listener on the port answers.
         source?.stopQueueing()
@@ -183,11 +187,13 @@ final class HTTPServer {
 
     /// Does it at the end of the turn.
     func atTurnEnd(_ action: TurnEndAction) {
+        loop.assertOnLoop()
         actions.append(action)
     }
 
     /// The client's socket is closed, or is about to be.
     func forget(_ connection: InboundConnection) {
+        loop.assertOnLoop()
         connections[Int(connection.descriptor)] = nil
         connectionCount -= 1
         // It is on the stack: the end of the turn lets go of it.

@@ -19,6 +19,7 @@ final class HTTPSession {
 
     /// Ends everything; to be called on the thread of the loop, from its mailbox.
     func cancel() {
+        loop.assertOnLoop()
         isCancelled.store(true, ordering: .relaxed)
     }
 
@@ -51,6 +52,7 @@ final class HTTPSession {
         mayStart: (Int) -> Bool = { _ in true },
         onEnd: @escaping (Int, HTTPOutcome) -> Void = { _, _ in }
     ) -> [HTTPOutcome?] {
+        loop.assertOnLoop()
         var outcomes = [HTTPOutcome?](repeating: nil, count: requests.count)
         var calls: [Int: HTTPCall] = [:]
         var next = 0
@@ -73,6 +75,7 @@ final class HTTPSession {
 
     /// Does nothing for so long, or until `isEnough`.
     func pause(_ span: TimeSpan, until isEnough: () -> Bool = { false }) {
+        loop.assertOnLoop()
         var isOver = false
         let timer = Timer(loop: loop) { isOver = true }
         timer.schedule(after: span)

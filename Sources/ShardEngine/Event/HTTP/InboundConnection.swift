@@ -1,6 +1,5 @@
 // One client's connection: what comes in, the one request that may be outstanding, and its reply. HTTPServer makes one for
 // a client that it accepts, and keeps it, once that has gone, for another.
-//
 // This object reads and writes the socket, and owns it. A request becomes one when it is whole: then a parser is lent to it
 // until the answer, which gives the request back; nothing may touch it after that. Until then PartialRequest has what has
 // come (InboundBody.swift). A client that rests takes little. InboundReply.swift has answers, InboundEnd.swift the end.
@@ -343,6 +342,7 @@ final class InboundConnection {
     ///
     /// In the usual case one `send` takes it all, and evhttp's own reply with its events is not needed.
     func reply(_ bytes: UnsafeRawBufferPointer, page: PageRest? = nil) {
+        server.loop.assertOnLoop()
         guard let request else { preconditionFailure("a reply without a request") }
         owner = nil
         let bytes = hasSentStart ? withoutStart(bytes) : bytes

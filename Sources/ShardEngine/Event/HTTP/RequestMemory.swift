@@ -8,6 +8,7 @@
 
 /// The memory of a server's requests; loop-confined.
 final class RequestMemory {
+    private let check: LoopCheck
     /// How many bytes requests may take.
     var limit: Int
     /// How many they take.
@@ -20,7 +21,8 @@ final class RequestMemory {
     /// The one that has gone beyond the limit.
     private var exception: InboundConnection?
 
-    init(limit: Int) {
+    init(loop: EventLoop, limit: Int) {
+        check = LoopCheck(loop)
         self.limit = limit
     }
 
@@ -35,11 +37,13 @@ final class RequestMemory {
     /// Counts what has come already.
     @inline(__always)
     func take(_ bytes: Int) {
+        check.assertOnLoop()
         used += bytes
     }
 
     @inline(__always)
     func giveBack(_ bytes: Int) {
+        check.assertOnLoop()
         used -= bytes
     }
 
@@ -51,6 +55,7 @@ final class RequestMemory {
 
     /// Whether the connection may have so many bytes more now; if not, it waits, and goes on once it may.
     func grant(_ bytes: Int, to connection: InboundConnection, isFirst: Bool) -> Bool {
+        check.assertOnLoop()
         let isNext = isFirst ? early.isEmpty : late.isEmpty
         let fits = isNext && used + bytes <= (isFirst ? limit : lateLimit)
         if fits || exception === connection || isNext && mayExceed(connection) {

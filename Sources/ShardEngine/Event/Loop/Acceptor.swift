@@ -28,15 +28,18 @@ final class Acceptor {
     /// The part of the connections that a server on this loop gets; the first one is to be on the listener's own loop. To
     /// be called before the loops run.
     func share(for loop: EventLoop) -> any ConnectionSource {
+        mailbox.assertOnLoop()
         places.append(Place(isPaused: true))
         return AcceptorShare(self, places.count - 1, acceptorMailbox: mailbox, mailbox: loop.mailbox)
     }
 
     fileprivate func setHandler(of place: Int, _ hand: @escaping (Int32) -> Void) {
+        mailbox.assertOnLoop()
         places[place].hand = hand
     }
 
     fileprivate func setPaused(_ isPaused: Bool, _ place: Int) {
+        mailbox.assertOnLoop()
         places[place].isPaused = isPaused
         if places.allSatisfy(\.isPaused) { listener.pause() } else { listener.resume() }
     }
@@ -63,15 +66,13 @@ private final class AcceptorShare: ConnectionSource {
     private let local: Acceptor?
     private let acceptor: WeakLoopBound<Acceptor>
     private let place: Int
-    private let acceptorMailbox: LoopMailbox
     private let mailbox: LoopMailbox
     private var isPaused = true
 
     init(_ acceptor: Acceptor, _ place: Int, acceptorMailbox: LoopMailbox, mailbox: LoopMailbox) {
         local = mailbox === acceptorMailbox ? acceptor : nil
-        self.acceptor = WeakLoopBound(acceptor)
+        self.acceptor = WeakLoopBound(acceptor, on: acceptorMailbox)
         self.place = place
-        self.acceptorMailbox = acceptorMailbox
         self.mailbox = mailbox
     }
 
@@ -81,9 +82,9 @@ private final class AcceptorShare: ConnectionSource {
             local.setHandler(of: place, onAccept)
             local.setPaused(false, place)
         } else {
-            let onAccept = LoopBound(onAccept)
-            acceptor.object?.setHandler(of: place) { [mailbox] descriptor in
-                mailbox.post { onAccept.value(descriptor) }
+            let onAccept = LoopBound(onAccept, on: mailbox)
+            acceptor.object?.setHandler(of: place) { descriptor in
+                onAccept.post { $0(descriptor) }
             }
             acceptor.object?.setPaused(false, place)
         }
@@ -91,14 +92,17 @@ private final class AcceptorShare: ConnectionSource {
     }
 
     func pause() {
+        mailbox.assertOnLoop()
         setPaused(true)
     }
 
     func resume() {
+        mailbox.assertOnLoop()
         setPaused(false)
     }
 
     func stopQueueing() {
+        mailbox.assertOnLoop()
         local?.stopQueueing()
     }
 
@@ -107,6 +111,6 @@ private final class AcceptorShare: ConnectionSource {
         if let local { return local.setPaused(isPaused, place) }
         guard isPaused != self.isPaused else { return }
         self.isPaused = isPaused
-        acceptorMailbox.post { [acceptor, place] in acceptor.object?.setPaused(isPaused, place) }
+        acceptor.post { [place] in $0.setPaused(isPaused, place) }
     }
 }

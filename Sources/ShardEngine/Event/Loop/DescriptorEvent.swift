@@ -23,12 +23,15 @@ final class DescriptorEvent {
     }
 
     private unowned(unsafe) let loop: EventLoop
+    private let check: LoopCheck
     private let interest: Interest
     private var event: UnsafeMutablePointer<event>?
     private let ready: (DescriptorEvent) -> Void
 
     init(loop: EventLoop, descriptor: Int32, interest: Interest, _ ready: @escaping (DescriptorEvent) -> Void) {
+        loop.assertOnLoop()
         self.loop = loop
+        check = LoopCheck(loop)
         self.interest = interest
         self.ready = ready
         let this = Unmanaged.passUnretained(self).toOpaque()
@@ -37,22 +40,26 @@ final class DescriptorEvent {
     }
 
     deinit {
+        check.assertOnLoop()
         if let event { event_free(event) }
     }
 
     /// Is for another descriptor from now on; to be called while it does not wait.
     func retarget(to descriptor: Int32) {
+        check.assertOnLoop()
         let this = Unmanaged.passUnretained(self).toOpaque()
         event_assign(event, loop.base, descriptor, interest.flags, DescriptorEvent.callBack, this)
     }
 
     /// Starts waiting.
     func start() {
+        check.assertOnLoop()
         event_add(event, nil)
     }
 
     /// Stops waiting. Call it before the descriptor is closed.
     func stop() {
+        check.assertOnLoop()
         event_del(event)
     }
 

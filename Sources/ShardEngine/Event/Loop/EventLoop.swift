@@ -19,6 +19,7 @@ public final class EventLoop {
     /// How far apart turns begin, at least; zero: as soon as something is ready. To be set on the loop's thread.
     var turnPeriod = TimeSpan.zero {
         didSet {
+            assertOnLoop()
             let isPaced = turnPeriod > .zero
             if isPaced != (oldValue > .zero) { shardd_sleep_precisely(isPaced ? 1 : 0) }
         }
@@ -48,18 +49,36 @@ public final class EventLoop {
     }
 
     deinit {
+        assertOnLoop()
         wakeUp = nil
         event_base_free(base)
     }
 
+    /// Traps, in debug builds, on any thread but the one that drives the loop; before one does, any may touch what is the loop's.
+    @inline(__always)
+    func assertOnLoop(file: StaticString = #fileID, line: UInt = #line) {
+        mailbox.assertOnLoop(file: file, line: line)
+    }
+
+    /// The calling thread is the loop's for as long as `body` runs, also between turns.
+    func drive<Result>(_ body: () -> Result) -> Result {
+        mailbox.drive(body)
+    }
+
     /// Runs turns until `stop()`.
     public func run() {
-        isStopped = false
-        while !isStopped { turn() }
+        drive {
+            isStopped = false
+            while !isStopped { runTurn() }
+        }
     }
 
     /// Waits until something is ready, and handles it; for those who drive the loop themselves.
     func turn() {
+        drive { runTurn() }
+    }
+
+    private func runTurn() {
         if turnPeriod > .zero { rest() }
         let result = event_base_loop(base, isWorkLeft ? EVLOOP_ONCE | EVLOOP_NONBLOCK : EVLOOP_ONCE)
         precondition(result >= 0, "the event backend failed")
@@ -77,22 +96,26 @@ public final class EventLoop {
 
     /// Handles what is ready now; to be called from the end of a turn only.
     func poll() {
+        assertOnLoop()
         event_base_loop(base, EVLOOP_NONBLOCK)
     }
 
     /// Begins the next turn without waiting for anything; to be called from the end of a turn.
     func doNotWait() {
+        assertOnLoop()
         isWorkLeft = true
     }
 
     /// Ends `run()` after the present turn.
     public func stop() {
+        assertOnLoop()
         isStopped = true
         event_base_loopbreak(base)
     }
 
     /// The time, read once in a turn and then remembered: cheap, and late by at most what the turn has taken.
     public var now: MonotonicTime {
+        assertOnLoop()
         if let turnTime { return turnTime }
         let time = MonotonicTime.now()
         turnTime = time
@@ -102,17 +125,20 @@ public final class EventLoop {
     /// Calls `hook` at the end of every turn, for as long as the loop lives; the latest comes first, as it may leave work
     /// to what was there before it.
     func atTurnEnd(_ hook: @escaping () -> Void) {
+        assertOnLoop()
         turnEndHooks.insert(hook, at: 0)
     }
 
     /// Runs `work` once at the end of this turn: for what must not happen inside a callback of libevent's own.
     func park(_ work: @escaping () -> Void) {
+        assertOnLoop()
         parked.append(work)
     }
 
     /// From now on tells late turns. Whoever calls it sees to it that turns follow one another within a tenth of a second, by a
     /// timer that it has anyway: a loop may else rest for as long as nothing happens.
     func watchForLateTurns() {
+        assertOnLoop()
         isWatchingTurns = true
         lastTurnEnd = MonotonicTime.now()
     }

@@ -20,8 +20,9 @@ protocol ConnectionSource: AnyObject {
     func stopQueueing()
 }
 
-/// A socket that listens.
+/// A socket that listens; loop-confined.
 final class Listener: ConnectionSource {
+    private let check: LoopCheck
     private let listener: OpaquePointer
     private var onAccept: ((Int32) -> Void)?
 
@@ -32,6 +33,8 @@ final class Listener: ConnectionSource {
     ///   - sharesPort: whether others that want this too, in this process or in another one, may listen on the port
     ///     (SO_REUSEPORT); the kernel then spreads connections over all of them.
     init(loop: EventLoop, host: String?, port: Int, sharesPort: Bool) throws(ListenFailure) {
+        loop.assertOnLoop()
+        check = LoopCheck(loop)
         let shown = ShardAddress(host: host ?? "*", port: port).text
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
@@ -54,6 +57,7 @@ final class Listener: ConnectionSource {
     }
 
     deinit {
+        check.assertOnLoop()
         evconnlistener_free(listener)
     }
 
@@ -91,6 +95,7 @@ final class Listener: ConnectionSource {
     }
 
     func start(_ onAccept: @escaping (Int32) -> Void) {
+        check.assertOnLoop()
         self.onAccept = onAccept
         evconnlistener_set_cb(
             listener,
@@ -106,14 +111,17 @@ final class Listener: ConnectionSource {
     }
 
     func stopQueueing() {
+        check.assertOnLoop()
         listen(evconnlistener_get_fd(listener), 0)
     }
 
     func pause() {
+        check.assertOnLoop()
         evconnlistener_disable(listener)
     }
 
     func resume() {
+        check.assertOnLoop()
         evconnlistener_enable(listener)
     }
 

@@ -1,11 +1,14 @@
 // How other threads reach a loop: they leave work and ring its descriptor.
-// The ring builder and the resolver post their results here; signals and other loops do too.
+// The ring builder and the resolver post their results here; signals and other loops do too. It also knows which thread
+// drives the loop, so that others can tell whether they are on it.
 import CEvent
 import Glibc
 import Synchronization
 
 /// Work for a loop, left by any thread.
 public final class LoopMailbox: Sendable {
+    /// The thread that drives the loop; 0 while none does.
+    private let driver = Atomic<pthread_t>(0)
     /// Becomes readable when there is work.
     let descriptor: Int32
     private let posted = Mutex<[@Sendable () -> Void]>([])
@@ -19,6 +22,26 @@ public final class LoopMailbox: Sendable {
         close(descriptor)
     }
 
+    /// Whether this thread may touch what belongs to the loop: it drives the loop, or no thread does, as before the loop runs.
+    var isOnLoop: Bool {
+        let thread = driver.load(ordering: .relaxed)
+        return thread == 0 || thread == pthread_self()
+    }
+
+    /// Traps, in debug builds, on any thread but that of the loop.
+    @inline(__always)
+    func assertOnLoop(file: StaticString = #fileID, line: UInt = #line) {
+        assert(isOnLoop, "on another thread than that of the loop", file: file, line: line)
+    }
+
+    /// The calling thread is the loop's for as long as `body` runs.
+    func drive<Result>(_ body: () -> Result) -> Result {
+        assert(isOnLoop, "another thread drives the loop")
+        let before = driver.exchange(pthread_self(), ordering: .relaxed)
+        defer { driver.store(before, ordering: .relaxed) }
+        return body()
+    }
+
     /// Has the loop run `work` on its own thread, soon, in the order of posting.
     public func post(_ work: @escaping @Sendable () -> Void) {
         posted.withLock { $0.append(work) }
@@ -27,6 +50,7 @@ public final class LoopMailbox: Sendable {
 
     /// Runs what was posted; called by the loop only.
     func runPosted() {
+        assertOnLoop()
         var count: eventfd_t = 0
         eventfd_read(descriptor, &count)
         let works = posted.withLock { works in
@@ -34,26 +58,5 @@ public final class LoopMailbox: Sendable {
             return works
         }
         for work in works { work() }
-    }
-}
-
-/// Carries a loop-confined value through another thread and back; only the loop it belongs to may open it.
-public struct LoopBound<Value>: @unchecked Sendable {
-    /// The value; touch it on its own loop only.
-    public let value: Value
-
-    /// Wraps a value on its own loop.
-    public init(_ value: Value) {
-        self.value = value
-    }
-}
-
-/// Carries a loop-confined object through another thread and back without keeping it alive: it must not end there.
-struct WeakLoopBound<Object: AnyObject>: @unchecked Sendable {
-    /// The object, if it is still there; touch it on its own loop only.
-    private(set) weak var object: Object?
-
-    init(_ object: Object) {
-        self.object = object
     }
 }

@@ -8,13 +8,14 @@ final class LoopThread {
 
     /// Starts the loop on a new thread; whatever belongs to the loop is that thread's from now on.
     convenience init(_ loop: EventLoop) {
-        let loop = LoopBound(loop)
-        self.init { loop.value.run() }
+        let bound = LoopBound(loop, on: loop)
+        self.init(loop) { bound.value.run() }
     }
 
-    /// Starts a thread for something that drives a loop itself.
-    init(_ body: @escaping @Sendable () -> Void) {
-        let context = Unmanaged.passRetained(ThreadBody(body)).toOpaque()
+    /// Starts a thread for something that drives the loop itself, turn by turn.
+    init(_ loop: EventLoop, _ body: @escaping @Sendable () -> Void) {
+        let run = ThreadBody { [mailbox = loop.mailbox] in mailbox.drive(body) }
+        let context = Unmanaged.passRetained(run).toOpaque()
         let result = pthread_create(
             &thread,
             nil,

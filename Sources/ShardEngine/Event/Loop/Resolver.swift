@@ -2,9 +2,8 @@
 // Pools, probes and the Consul client share their loop's resolver.
 import Dispatch
 
-/// Resolves host names for one loop.
+/// Resolves host names for one loop; loop-confined.
 final class Resolver {
-    private let mailbox: LoopMailbox
     private let loop: EventLoop
     private let lookUp: @Sendable (String, Int) -> Resolution
     private let threads = DispatchQueue(label: "shardd.resolver", attributes: .concurrent)
@@ -18,20 +17,20 @@ final class Resolver {
     ) {
         self.loop = loop
         self.lookUp = lookUp
-        mailbox = loop.mailbox
     }
 
     /// Calls `done` on the loop with the host's addresses: at once for a literal or a name asked for a moment ago.
     func resolve(_ host: String, port: Int, _ done: @escaping (Resolution) -> Void) {
+        loop.assertOnLoop()
         if let literal = SocketAddress(literal: host, port: port) { return done(Resolution(addresses: [literal])) }
         let key = "\(host) \(port)"
         if let entry = known[key], loop.now.since(entry.at) < Resolver.lifetime { return done(entry.resolution) }
         waiting[key, default: []].append(done)
         guard waiting[key]?.count == 1 else { return }
-        let this = WeakLoopBound(self)
-        threads.async { [mailbox, lookUp] in
+        let this = WeakLoopBound(self, on: loop.mailbox)
+        threads.async { [lookUp] in
             let resolution = lookUp(host, port)
-            mailbox.post { this.object?.resolved(key, resolution) }
+            this.post { $0.resolved(key, resolution) }
         }
     }
 

@@ -3,10 +3,13 @@ import CEvent
 
 /// Calls back on the loop each time the process gets a signal.
 final class SignalEvent {
+    private let check: LoopCheck
     private var event: UnsafeMutablePointer<event>?
     private let received: () -> Void
 
     init(loop: EventLoop, signal: Int32, _ received: @escaping () -> Void) {
+        loop.assertOnLoop()
+        check = LoopCheck(loop)
         self.received = received
         event = event_new(
             loop.base,
@@ -23,6 +26,7 @@ final class SignalEvent {
     }
 
     deinit {
+        check.assertOnLoop()
         if let event { event_free(event) }
     }
 }
