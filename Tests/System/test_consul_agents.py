@@ -52,6 +52,8 @@ def test_replicas_that_start_together_end_with_one_registration_each(lab, turn):
     replicas = [lab.shardd(shards, consul=agent, wait=False) for agent in pair[:: 1 - 2 * turn]]
     for replica in replicas:
         replica.wait_ready()
+        # By then it has registered the shards: the other one may have seen none of that, and have done the same.
+        wait_until(lambda: follows(replica), "the ring comes from Consul")
     wait_until(lambda: once_each(pair[0], shards), f"each is registered once: {pair[0].registrations()}")
     holds(lambda: once_each(pair[0], shards), "each shard has one registration", 2)
     assert [replica.shards() for replica in replicas] == [texts(shards)] * 2
