@@ -56,7 +56,7 @@ final class HTTPCall {
     private var verdict = HTTPOutcome.failed("its name does not resolve in time")
     private var isDecided = false
     /// Whether the connection stands and the request has gone out on it.
-    private var isSent = false
+    private(set) var isSent = false
     private var receivedCount = 0
     /// Whether the time was up with the connection standing and the request sent.
     private(set) var hasWaitedInVain = false
@@ -83,6 +83,7 @@ final class HTTPCall {
     }
 
     deinit {
+        if done != nil { takeBack() }
         close()
     }
 
@@ -255,8 +256,17 @@ final class HTTPCall {
         let done = self.done
         self.done = nil
         connectTimer = nil
+        if case .failed = outcome { takeBack() }
         close()
         done?(outcome)
+    }
+
+    /// Resets the connection, so that the kernel drops what it has not delivered of the request. evhttp shuts a connection
+    /// down before it closes it, for which the option to reset on closing comes too late; leaving its peer resets it now.
+    private func takeBack() {
+        guard let bufferevent else { return }
+        var nobody = sockaddr(sa_family: sa_family_t(AF_UNSPEC), sa_data: (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+        _ = Glibc.connect(bufferevent_getfd(bufferevent), &nobody, socklen_t(MemoryLayout<sockaddr>.size))
     }
 
     /// Frees the connection, and the request with it; evhttp must not be on the stack.
