@@ -158,6 +158,34 @@ import Testing
         #expect(hidden?.families.map(\.name) == [""])
     }
 
+    /// Pushgateway 1.5.1 lists it as if it had its ordinary buckets alone.
+    @Test func aNativeHistogramStaysWhereItIs() throws {
+        let store = try RealPushgateway(isChecking: false)
+        let one = withUnsafeBytes(of: 1.0.bitPattern.littleEndian) { Array($0) }
+        let bucket: [UInt8] = [0x08, 3, 0x11] + one
+        let native: [UInt8] = [0x28, 6, 0x31] + one + [0x38, 3]
+        let histogram = [0x08, 3, 0x11] + one + [0x1A, UInt8(bucket.count)] + bucket + native
+        let metric = [0x3A, UInt8(histogram.count)] + histogram
+        let family = [0x0A, 1, 0x68, 0x18, 4, 0x22, UInt8(metric.count)] + metric
+        let questions = StoreQuestions(calls: caller.calls, address: store.address)
+        for (path, body) in [("native", [UInt8(family.count)] + family), ("plain", [])] {
+            let isTaken = caller.wait { done in
+                questions.send(.put, "/metrics/job/\(path)", body, within: .seconds(5)) { end in
+                    if case .answered(let response) = end { done(response.status == 202) } else { done(false) }
+                }
+            }
+            #expect(isTaken)
+        }
+        #expect(push(.put, "/metrics/job/ordinary", StoreCallsTests.everyType, store) == 202)
+        let results = try list(store).groups.map { key, group in
+            let (result, reason) = caller.push(send(.put(key, group.families)), at: store.address)
+            #expect(result == .done || reason?.hasSuffix(" of h") == true)
+            return (key, result == .done)
+        }
+        // The ordinary one has the same name.
+        #expect(results.filter(\.1).map(\.0) == [key([("job", "plain")])])
+    }
+
     @Test func endsOfPushesAreTold() throws {
         let store = try RealPushgateway()
         #expect(push(.put, "/metrics/job/a", "# TYPE m counter\nm 1\n", store) == 200)
