@@ -19,6 +19,8 @@ struct HTTPRequest {
     var timeout: TimeSpan
     /// A longer response is a failure.
     var bodyLimit = 1 << 20
+    /// Whether the response's body is left in the pieces in which it came: putting tens of megabytes together holds a loop up.
+    var leavesPieces = false
 }
 
 /// A response, as a whole.
@@ -26,6 +28,8 @@ struct HTTPResponse {
     var status: Int
     var headers: [(name: String, value: String)]
     var body: [UInt8]
+    /// The body instead, where the request leaves it so.
+    var pieces: [[UInt8]] = []
 
     /// The value of a header, whatever the case of its name.
     func header(_ name: String) -> String? {
@@ -58,6 +62,7 @@ final class HTTPCall {
     /// Whether the connection stands and the request has gone out on it.
     private(set) var isSent = false
     private var receivedCount = 0
+    private var pieces: [[UInt8]] = []
     /// Whether the time was up with the connection standing and the request sent.
     private(set) var hasWaitedInVain = false
     /// Whether anything was received, be it a response or not.
@@ -107,6 +112,7 @@ final class HTTPCall {
     private func connect(to address: SocketAddress) -> Bool {
         isSent = false
         receivedCount = 0
+        pieces = []
         bufferevent =
             request.tls.map { $0.makeBufferevent(loop: loop, host: request.host) }
             ?? bufferevent_socket_new(loop.base, -1, Int32(BEV_OPT_CLOSE_ON_FREE.rawValue))
@@ -135,6 +141,12 @@ final class HTTPCall {
         evhttp_request_set_error_cb(outgoing) { error, context in
             guard let context else { return }
             Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().failed(error, errno)
+        }
+        if request.leavesPieces {
+            evhttp_request_set_chunked_cb(outgoing) { response, context in
+                guard let context, let response else { return }
+                Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().receivedPiece(of: response)
+            }
         }
         guard addHeaders(to: outgoing) else {
             evhttp_request_free(outgoing)
@@ -235,11 +247,24 @@ final class HTTPCall {
             headers.append((String(cString: header.pointee.key), String(cString: header.pointee.value)))
             next = header.pointee.next.tqe_next
         }
+        return HTTPResponse(
+            status: Int(response.pointee.response_code),
+            headers: headers,
+            body: body(of: response),
+            pieces: pieces
+        )
+    }
+
+    /// evhttp forgets it afterwards.
+    private func receivedPiece(of response: UnsafeMutablePointer<evhttp_request>) {
+        pieces.append(body(of: response))
+    }
+
+    private func body(of response: UnsafeMutablePointer<evhttp_request>) -> [UInt8] {
         let count = evbuffer_get_length(response.pointee.input_buffer)
-        let body = [UInt8](unsafeUninitializedCapacity: count) { bytes, written in
+        return [UInt8](unsafeUninitializedCapacity: count) { bytes, written in
             written = evbuffer_copyout(response.pointee.input_buffer, bytes.baseAddress, count)
         }
-        return HTTPResponse(status: Int(response.pointee.response_code), headers: headers, body: body)
     }
 
     /// Ends the call in a turn of its own: neither within a callback of evhttp's, nor before `init` has returned.

@@ -86,7 +86,7 @@ final class StoreListingCall {
         get("/api/v1/metrics") { [unowned self] end in
             switch end {
             case .answered(let response) where response.status == 200:
-                decode(response.body, { StoreListing($0) }, { [unowned self] in listed($0) })
+                decode(response.pieces, { StoreListing($0) }, { [unowned self] in listed($0) })
             case .answered(let response): fail("it answered \(response.status)")
             case .refused(let reason), .broken(let reason), .late(let reason): fail(reason)
             }
@@ -113,12 +113,12 @@ final class StoreListingCall {
 
     private func askForNativeHistograms() {
         get("/metrics", accept: NativeHistograms.accept) { [unowned self] end in
-            var body: [UInt8]?
+            var body: [[UInt8]]?
             if case .answered(let response) = end, response.status < 500 {
                 // One that speaks text alone, or serves its metrics elsewhere, does not tell: most have none.
                 let type = response.header("Content-Type")
                 let isTold = response.status == 200 && type?.hasPrefix(NativeHistograms.contentType) == true
-                body = isTold ? response.body : []
+                body = isTold ? response.pieces : []
             }
             let read = { @Sendable [listing, isKnown = body != nil] (body: UnsafeRawBufferPointer) in
                 var listing = listing
@@ -137,7 +137,7 @@ final class StoreListingCall {
         let left = deadline.since(.now())
         guard left > .zero else { return fail("it takes too long") }
         startWatch()
-        ask.get(target, accept: accept, within: left) { [weak self] end in
+        ask.get(target, accept: accept, leavesPieces: true, within: left) { [weak self] end in
             guard let self, !isOver else { return }
             watch = nil
             then(end)
@@ -145,12 +145,13 @@ final class StoreListingCall {
     }
 
     private func decode(
-        _ body: [UInt8],
+        _ pieces: [[UInt8]],
         _ read: @escaping @Sendable (UnsafeRawBufferPointer) -> StoreListing?,
         _ then: @escaping (StoreListing?) -> Void
     ) {
         let (this, then) = (WeakLoopBound(self), LoopBound(then))
         decoding.async { [mailbox = loop.mailbox] in
+            let body = pieces.reduce(into: []) { $0 += $1 }
             let listing = body.withUnsafeBytes(read)
             mailbox.post {
                 guard let call = this.object, !call.isOver else { return }

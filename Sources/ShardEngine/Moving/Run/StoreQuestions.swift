@@ -20,10 +20,12 @@ struct StoreQuestions {
     func get(
         _ target: String,
         accept: String? = nil,
+        leavesPieces: Bool = false,
         within limit: TimeSpan,
         _ done: @escaping (StoreRequest.End) -> Void
     ) {
         var request = request(target, within: limit)
+        request.leavesPieces = leavesPieces
         if let accept { request.headers.append(("Accept", accept)) }
         request.bodyLimit = StoreQuestions.listLimit
         calls.make(request, done)
