@@ -82,6 +82,7 @@ let package = Package(
         .testTarget(
             name: "ShardEngineTests",
             dependencies: [
+                "MovingCore",
                 "ShardEngine",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),

@@ -93,6 +93,16 @@ import Testing
         #expect(String(decoding: answer.body, as: UTF8.self) == "abcde")
     }
 
+    @Test(arguments: [
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "Content-Length: 5\r\n\r\nabcde",
+    ])
+    func leavesABodyInPiecesIfWanted(rest: String) throws {
+        let peer = answering(.send("HTTP/1.1 200 OK\r\n" + rest))
+        defer { peer.stop() }
+        let answer = try #require(response(outcome(peer.address, configure: { $0.leavesPieces = true })))
+        #expect(answer.body.isEmpty && String(decoding: answer.pieces.joined(), as: UTF8.self) == "abcde")
+    }
+
     @Test func saysThatConnectionsAreRefused() {
         let refusing = RefusingAddress()
         #expect(reason(outcome(refusing.address)) == "it refuses connections")

@@ -29,6 +29,16 @@ import Testing
         }
     }
 
+    /// Published vectors of the first half of MurmurHash3_x64_128 with seed 0, from spaolacci/murmur3 too.
+    @Test(arguments: [
+        ("", 0 as UInt64), ("hello", 0xcbd8_a7b3_41bd_9b02), ("hello, world", 0x342f_ac62_3a5e_bc8e),
+        ("19 Jan 2038 at 3:14:07 AM", 0xb89e_5988_b737_affc),
+        ("The quick brown fox jumps over the lazy dog.", 0xcd99_481f_9ee9_02c9),
+    ])
+    func hashesWidelyAsPublished(text: String, expected: UInt64) {
+        #expect(Array(text.utf8).withUnsafeBytes { wideMurmur3($0) } == expected)
+    }
+
     private func hash(_ bytes: [UInt8]) -> UInt32 {
         bytes.withUnsafeBytes { murmur3($0) }
     }

@@ -106,7 +106,7 @@ import Testing
     @Test func encodesAsTheProtocolHasIt() {
         var encoder = FamilyEncoder()
         let metric = Metric(labels: [LabelPair(name: "a", value: "é")], value: 1)
-        encoder.append(Family(name: "m", kind: .gauge, help: "", metrics: [metric]))
+        encoder.append(MetricFamily(name: "m", kind: .gauge, help: "", metrics: [metric]))
         let label: [UInt8] = [0x0A, 1, 0x61, 0x12, 2, 0xC3, 0xA9]
         let gauge: [UInt8] = [0x09, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F]
         let metricBytes: [UInt8] = [0x0A, 7] + label + [0x12, 9] + gauge

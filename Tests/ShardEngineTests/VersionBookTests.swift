@@ -10,7 +10,7 @@ import Testing
     private let away = ShardAddress(host: "10.0.0.2", port: 9091)
 
     private func copy(pushedAt: Int64, _ value: Double = .nan) -> GroupCopy {
-        let content = Family(name: "f", kind: .gauge, help: "", metrics: [Metric(value: value)])
+        let content = MetricFamily(name: "f", kind: .gauge, help: "", metrics: [Metric(value: value)])
         return GroupCopy(
             labels: group,
             wasLastPushSuccessful: true,
@@ -85,7 +85,7 @@ import Testing
             pages[key] = page
             return true
         }
-        let content = Family(name: "f", kind: .gauge, help: "", metrics: [])
+        let content = MetricFamily(name: "f", kind: .gauge, help: "", metrics: [])
         for number in 0..<count.groups {
             let job = LabelPair(name: "job", value: String(repeating: "j", count: 60))
             var copy = GroupCopy(

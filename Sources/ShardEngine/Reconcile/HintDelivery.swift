@@ -116,7 +116,7 @@ final class HintDelivery {
     struct Correction {
         var hint: Hint
         /// What alone it is to have; nothing for a DELETE.
-        var families: [Family] = []
+        var families: [MetricFamily] = []
     }
 
     /// What the shard has yet to be told, of groups that it has come back with. What it has got after a hint is right, and

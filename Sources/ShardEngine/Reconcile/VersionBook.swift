@@ -104,7 +104,7 @@ final class VersionBook {
     }
 
     /// Byte by byte, as no NaN is equal to another one.
-    private func isSame(_ one: Family?, _ other: Family?) -> Bool {
+    private func isSame(_ one: MetricFamily?, _ other: MetricFamily?) -> Bool {
         guard let one, let other else { return false }
         var encoders = (FamilyEncoder(), FamilyEncoder())
         encoders.0.append(one)

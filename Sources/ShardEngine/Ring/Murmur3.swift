@@ -1,5 +1,5 @@
-// The hash that places points and grouping keys on the ring.
-// Ring construction hashes points with it, the grouping-key parser hashes keys; nothing else does.
+// The hashes of grouping keys: the one that places points and keys on the ring, and a wider one that tells keys apart.
+// Ring construction hashes points with the first, the grouping-key parser hashes keys with both; nothing else does.
 
 /// MurmurHash3, the x86 32-bit variant, with seed 0, as dynamic-sharding uses it.
 ///
@@ -35,4 +35,48 @@ func murmur3(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
 private func scrambled(_ block: UInt32) -> UInt32 {
     let product = block &* 0xcc9e_2d51
     return ((product << 15) | (product >> 17)) &* 0x1b87_3593
+}
+
+/// The first half of MurmurHash3_x64_128, with seed 0: blocks of sixteen bytes, little-endian.
+func wideMurmur3(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    var first: UInt64 = 0
+    var second: UInt64 = 0
+    var rest = bytes[...]
+    while rest.count >= 16 {
+        first = rotated(first ^ scrambledFirst(word(rest.prefix(8))), 27) &+ second
+        first = first &* 5 &+ 0x52dc_e729
+        second = rotated(second ^ scrambledSecond(word(rest.dropFirst(8).prefix(8))), 31) &+ first
+        second = second &* 5 &+ 0x3849_5ab5
+        rest = rest.dropFirst(16)
+    }
+    second ^= scrambledSecond(word(rest.dropFirst(8)))
+    first ^= scrambledFirst(word(rest.prefix(8)))
+    first ^= UInt64(bytes.count)
+    second ^= UInt64(bytes.count)
+    first = first &+ second
+    second = second &+ first
+    return avalanched(first) &+ avalanched(second)
+}
+
+/// Up to eight bytes as a number.
+private func word(_ bytes: Slice<UnsafeRawBufferPointer>) -> UInt64 {
+    bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+}
+
+private func rotated(_ value: UInt64, _ distance: UInt64) -> UInt64 {
+    value << distance | value >> (64 - distance)
+}
+
+private func scrambledFirst(_ word: UInt64) -> UInt64 {
+    rotated(word &* 0x87c3_7b91_1142_53d5, 31) &* 0x4cf5_ad43_2745_937f
+}
+
+private func scrambledSecond(_ word: UInt64) -> UInt64 {
+    rotated(word &* 0x4cf5_ad43_2745_937f, 33) &* 0x87c3_7b91_1142_53d5
+}
+
+private func avalanched(_ value: UInt64) -> UInt64 {
+    var value = (value ^ (value >> 33)) &* 0xff51_afd7_ed55_8ccd
+    value = (value ^ (value >> 33)) &* 0xc4ce_b9fe_1a85_ec53
+    return value ^ (value >> 33)
 }

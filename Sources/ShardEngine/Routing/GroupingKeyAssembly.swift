@@ -47,6 +47,32 @@ struct GroupingKeyAssembly: ~Copyable {
         return labels
     }
 
+    /// The names and values of the group's labels, each behind its length and in the order of the names, so that no two groups
+    /// have the same; nil where a Pushgateway would refuse the push. An empty instance, which shardd leaves out, is none.
+    mutating func exactKey(_ raw: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        guard let (path, _) = scan(raw) else { return nil }
+        parts.labels.sortByName(in: path)
+        assembled.reset(keeping: GroupingKeyAssembly.keptLength)
+        appendCounted(path, parts.job)
+        for index in 0..<parts.labels.count {
+            let label = parts.labels[index]
+            if PushPath.isJob(path, label.name) { continue }
+            if index + 1 < parts.labels.count, compareBytes(path, label.name, parts.labels[index + 1].name) == 0 {
+                continue
+            }
+            let name = UnsafeRawBufferPointer(rebasing: path[label.name])
+            if label.value.isEmpty, equals(name, "instance") { continue }
+            appendCounted(path, label.name)
+            appendCounted(path, label.value)
+        }
+        return assembled.readable
+    }
+
+    private mutating func appendCounted(_ path: UnsafeRawBufferPointer, _ run: Range<Int>) {
+        withUnsafeBytes(of: UInt32(run.count).littleEndian) { assembled.append($0) }
+        assembled.append(UnsafeRawBufferPointer(rebasing: path[run]))
+    }
+
     /// Finds the parts, decoded.
     ///
     /// - Returns: the bytes in which they lie, and whether they were not encoded; nil where a Pushgateway would refuse it.

@@ -49,6 +49,17 @@ public final class GroupingKeyParser {
     /// those.
     func labels(path: UnsafeRawBufferPointer) -> [[UInt8]: [UInt8]]? { assembly.labels(path) }
 
+    /// What tells a push's group from others, in numbers: the hash of its grouping key, whatever it is placed by, and a digest
+    /// of its labels with those whose value is empty, the instance apart; nil where a Pushgateway would refuse the push.
+    ///
+    /// However a path is written, the same group has the same numbers.
+    func identity(path: UnsafeRawBufferPointer) -> (hash: UInt32, digest: UInt64)? {
+        text = UnsafeRawBufferPointer(start: nil, count: 0)
+        guard let hash = assembly.groupingKey(path).map(murmur3), let digest = assembly.exactKey(path).map(wideMurmur3)
+        else { return nil }
+        return (hash, digest)
+    }
+
     /// The key of a push on the ring.
     ///
     /// - Parameter path: the request's target without its query.

@@ -19,6 +19,8 @@ struct HTTPRequest {
     var timeout: TimeSpan
     /// A longer response is a failure.
     var bodyLimit = 1 << 20
+    /// Whether the response's body is left in the pieces in which it came: putting tens of megabytes together holds a loop up.
+    var leavesPieces = false
 }
 
 /// A response, as a whole.
@@ -26,6 +28,8 @@ struct HTTPResponse {
     var status: Int
     var headers: [(name: String, value: String)]
     var body: [UInt8]
+    /// The body instead, where the request leaves it so.
+    var pieces: [[UInt8]] = []
 
     /// The value of a header, whatever the case of its name.
     func header(_ name: String) -> String? {
@@ -56,8 +60,9 @@ final class HTTPCall {
     private var verdict = HTTPOutcome.failed("its name does not resolve in time")
     private var isDecided = false
     /// Whether the connection stands and the request has gone out on it.
-    private var isSent = false
+    private(set) var isSent = false
     private var receivedCount = 0
+    private var pieces: [[UInt8]] = []
     /// Whether the time was up with the connection standing and the request sent.
     private(set) var hasWaitedInVain = false
     /// Whether anything was received, be it a response or not.
@@ -85,6 +90,7 @@ final class HTTPCall {
 
     deinit {
         loop.assertOnLoop()
+        if done != nil { takeBack() }
         close()
     }
 
@@ -108,6 +114,7 @@ final class HTTPCall {
     private func connect(to address: SocketAddress) -> Bool {
         isSent = false
         receivedCount = 0
+        pieces = []
         bufferevent =
             request.tls.map { $0.makeBufferevent(loop: loop, host: request.host) }
             ?? bufferevent_socket_new(loop.base, -1, Int32(BEV_OPT_CLOSE_ON_FREE.rawValue))
@@ -136,6 +143,12 @@ final class HTTPCall {
         evhttp_request_set_error_cb(outgoing) { error, context in
             guard let context else { return }
             Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().failed(error, errno)
+        }
+        if request.leavesPieces {
+            evhttp_request_set_chunked_cb(outgoing) { response, context in
+                guard let context, let response else { return }
+                Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().receivedPiece(of: response)
+            }
         }
         guard addHeaders(to: outgoing) else {
             evhttp_request_free(outgoing)
@@ -236,11 +249,24 @@ final class HTTPCall {
             headers.append((String(cString: header.pointee.key), String(cString: header.pointee.value)))
             next = header.pointee.next.tqe_next
         }
+        return HTTPResponse(
+            status: Int(response.pointee.response_code),
+            headers: headers,
+            body: body(of: response),
+            pieces: pieces
+        )
+    }
+
+    /// evhttp forgets it afterwards.
+    private func receivedPiece(of response: UnsafeMutablePointer<evhttp_request>) {
+        pieces.append(body(of: response))
+    }
+
+    private func body(of response: UnsafeMutablePointer<evhttp_request>) -> [UInt8] {
         let count = evbuffer_get_length(response.pointee.input_buffer)
-        let body = [UInt8](unsafeUninitializedCapacity: count) { bytes, written in
+        return [UInt8](unsafeUninitializedCapacity: count) { bytes, written in
             written = evbuffer_copyout(response.pointee.input_buffer, bytes.baseAddress, count)
         }
-        return HTTPResponse(status: Int(response.pointee.response_code), headers: headers, body: body)
     }
 
     /// Ends the call in a turn of its own: neither within a callback of evhttp's, nor before `init` has returned.
@@ -257,8 +283,17 @@ final class HTTPCall {
         let done = self.done
         self.done = nil
         connectTimer = nil
+        if case .failed = outcome { takeBack() }
         close()
         done?(outcome)
+    }
+
+    /// Resets the connection, so that the kernel drops what it has not delivered of the request. evhttp shuts a connection
+    /// down before it closes it, for which the option to reset on closing comes too late; leaving its peer resets it now.
+    private func takeBack() {
+        guard let bufferevent else { return }
+        var nobody = sockaddr(sa_family: sa_family_t(AF_UNSPEC), sa_data: (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+        _ = Glibc.connect(bufferevent_getfd(bufferevent), &nobody, socklen_t(MemoryLayout<sockaddr>.size))
     }
 
     /// Frees the connection, and the request with it; evhttp must not be on the stack.

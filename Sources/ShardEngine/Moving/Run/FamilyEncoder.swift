@@ -13,7 +13,7 @@ struct FamilyEncoder {
     private(set) var bytes: [UInt8] = []
 
     /// Appends a family.
-    mutating func append(_ family: Family) {
+    mutating func append(_ family: MetricFamily) {
         var message = Message()
         message.field(1, family.name)
         if !family.help.isEmpty { message.field(2, family.help) }
@@ -24,7 +24,7 @@ struct FamilyEncoder {
         bytes += length.bytes + message.bytes
     }
 
-    private func encoded(_ metric: Metric, _ kind: Family.Kind) -> Message {
+    private func encoded(_ metric: Metric, _ kind: MetricFamily.Kind) -> Message {
         var message = Message()
         for pair in metric.labels {
             var label = Message()

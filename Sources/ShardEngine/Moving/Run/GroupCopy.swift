@@ -61,9 +61,9 @@ struct FamilyCopy: Sendable {
     /// newest version of a family is the right one.
     var version: Int64
     /// What it holds; nil where the listing was read for times only.
-    var content: Family?
+    var content: MetricFamily?
 
-    init(pushedAt: Int64, content: Family? = nil) {
+    init(pushedAt: Int64, content: MetricFamily? = nil) {
         self.pushedAt = pushedAt
         version = pushedAt
         self.content = content
@@ -71,7 +71,7 @@ struct FamilyCopy: Sendable {
 }
 
 /// A metric family as a Pushgateway holds it.
-struct Family: Equatable, Sendable {
+struct MetricFamily: Equatable, Sendable {
     /// The types that a push can have, with their numbers in the protocol's buffers.
     enum Kind: Int, Sendable {
         case counter = 0

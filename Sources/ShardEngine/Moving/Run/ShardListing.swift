@@ -1,5 +1,5 @@
 // What a shard holds, read from its `/api/v1/metrics`: https://github.com/prometheus/pushgateway#query-api
-// The reconciler lists all shards, plans by the listings, and lists again to see what has changed.
+// Store listings are made of it; the reconciler plans by it, and lists again to see what has changed.
 import Glibc
 
 /// All groups of one shard at one moment.
@@ -13,10 +13,12 @@ struct ShardListing: Sendable {
     }
 
     var groups: [GroupLabels: GroupCopy] = [:]
-    /// Groups that cannot be told from others: a family's name has taken the place of their labels.
+    /// Groups that cannot be told from others: families' names have taken the place of all that has their labels.
     private(set) var unreadable = 0
     /// The marks of the shard's store. Groups of shardd's own are not among `groups`: each is its store's, and never moves.
     private(set) var marks: Set<String> = []
+    /// What groups of shardd's own are there, with the names of their families.
+    private(set) var ownGroups: [GroupLabels: [String]] = [:]
 
     /// Nothing.
     init() {}
@@ -46,19 +48,49 @@ struct ShardListing: Sendable {
             guard name == "labels" else { return scanner.skip() }
             pairs = readLabels(&scanner, &isReadable)
         }
+        let areHidden = !isReadable || !pairs.contains { $0.name == "job" }
+        if areHidden {
+            var again = start
+            pairs = readHiddenLabels(&again)
+        }
         let labels = GroupLabels(pairs)
-        guard isReadable, pairs.contains(where: { $0.name == "job" }) else {
+        guard pairs.contains(where: { $0.name == "job" }) else {
             unreadable += 1
             return
         }
         if StoreMark.isOwn(labels) {
             if let mark = StoreMark.mark(of: labels) { marks.insert(mark) }
+            start.object { scanner, name in
+                ownGroups[labels, default: []].append(name)
+                scanner.skip()
+            }
             return
         }
         var reader = GroupReader(labels, detail(labels))
         reader.read(&start)
+        if areHidden { reader.copy.obstacle = "a family's name is one that the listing has a use for" }
         groups[labels] = reader.copy
     }
+}
+
+/// The labels of a group in whose listing a family has taken their place: its push_time_seconds has them, too, and beside them
+/// an empty instance where the group has none.
+private func readHiddenLabels(_ scanner: inout JSONScanner) -> [LabelPair] {
+    var pairs: [LabelPair] = []
+    var isReadable = true
+    scanner.object { scanner, name in
+        guard name == "push_time_seconds", scanner.peek() == 0x7B else { return scanner.skip() }
+        scanner.object { scanner, key in
+            guard key == "metrics", scanner.peek() == 0x5B else { return scanner.skip() }
+            scanner.array { scanner in
+                scanner.object { scanner, part in
+                    guard part == "labels" else { return scanner.skip() }
+                    pairs = readLabels(&scanner, &isReadable)
+                }
+            }
+        }
+    }
+    return pairs.filter { $0.name != "instance" || !$0.value.isEmpty }
 }
 
 private func readLabels(_ scanner: inout JSONScanner, _ isReadable: inout Bool) -> [LabelPair] {
@@ -121,6 +153,8 @@ private struct GroupReader {
             default: scanner.skip()
             }
         }
+        // As text, two names may be the same that are not the same bytes.
+        if copy.families[name] != nil { copy.obstacle = "two of its families have the name \(name)" }
         var family = FamilyCopy(pushedAt: pushedAt)
         if detail == .content, var metrics {
             family.content = content(name, type: type, help: help, &metrics)
@@ -128,12 +162,14 @@ private struct GroupReader {
         copy.families[name] = family
     }
 
-    private mutating func content(_ name: String, type: String, help: String, _ scanner: inout JSONScanner) -> Family? {
-        guard let kind = Family.Kind(listed: type) else {
+    private mutating func content(_ name: String, type: String, help: String, _ scanner: inout JSONScanner)
+        -> MetricFamily?
+    {
+        guard let kind = MetricFamily.Kind(listed: type) else {
             copy.obstacle = "the type of \(name), \(type), cannot be listed"
             return nil
         }
-        var family = Family(name: name, kind: kind, help: help, metrics: [])
+        var family = MetricFamily(name: name, kind: kind, help: help, metrics: [])
         var isWhole = !isLossy(name) && !isLossy(help)
         scanner.array { scanner in
             var reader = MetricReader(kind)
@@ -151,9 +187,9 @@ private struct MetricReader {
     var metric = Metric()
     /// Whether everything that the metric has was told.
     var isWhole = true
-    private let kind: Family.Kind
+    private let kind: MetricFamily.Kind
 
-    init(_ kind: Family.Kind) {
+    init(_ kind: MetricFamily.Kind) {
         self.kind = kind
     }
 
@@ -209,11 +245,11 @@ private struct MetricReader {
 }
 
 /// Whether a listing has put a replacement character where the shard has bytes that are no UTF-8.
-private func isLossy(_ text: String) -> Bool {
+func isLossy(_ text: String) -> Bool {
     text.unicodeScalars.contains("\u{FFFD}")
 }
 
-extension Family.Kind {
+extension MetricFamily.Kind {
     /// By the name that a listing has for it.
     fileprivate init?(listed name: String) {
         switch name {

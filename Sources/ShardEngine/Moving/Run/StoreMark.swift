@@ -33,7 +33,7 @@ enum StoreMark {
     /// What is pushed there.
     static func body(_ mark: String) -> [UInt8] {
         var encoder = FamilyEncoder()
-        encoder.append(Family(name: "shardd_store_\(mark)", kind: .gauge, help: "", metrics: []))
+        encoder.append(MetricFamily(name: "shardd_store_\(mark)", kind: .gauge, help: "", metrics: []))
         return encoder.bytes
     }
 }

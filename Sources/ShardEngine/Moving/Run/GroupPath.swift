@@ -30,6 +30,12 @@ final class GroupPath {
         return path.withUTF8 { parser.hash(path: UnsafeRawBufferPointer($0)) }
     }
 
+    /// What tells the group that pushes on a path are for from others; nil where a Pushgateway would refuse them.
+    func identity(at path: String) -> (hash: UInt32, digest: UInt64)? {
+        var path = path
+        return path.withUTF8 { parser.identity(path: UnsafeRawBufferPointer($0)) }
+    }
+
     /// The group's grouping key as people read it.
     func text(of group: GroupLabels) -> String {
         var path = path(of: group)
