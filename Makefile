@@ -16,8 +16,8 @@ run: ## Three Pushgateways and shardd on port 9292, until Ctrl-C; CONSUL=1: with
 
 test: unit-test system-test ## Every test, with what they need: Consul, Pushgateway, Prometheus, Go and Python clients
 
-unit-test: ## The tests of the engine alone
-	@scripts/install-deps build
+unit-test: ## The tests of the engine alone, with a Consul agent
+	@scripts/install-deps build consul
 	swift test
 
 simulate: ## Histories of moving groups, N of them with fresh seeds; N=-SEED with SIMULATE=fail tells one, '--shrink -SEED fail' the shortest
