@@ -16,8 +16,8 @@ run: ## Three Pushgateways and shardd on port 9292, until Ctrl-C; CONSUL=1: with
 
 test: unit-test debug-test system-test ## Every test, with what they need: Consul, Pushgateway, Prometheus, Go and Python clients
 
-unit-test: ## The tests of the engine alone
-	@scripts/install-deps build run
+unit-test: ## The tests of the engine, some with a Consul agent or a Pushgateway
+	@scripts/install-deps build run consul
 	swift test
 
 simulate: ## Histories of moving groups, N of them with fresh seeds; N=-SEED with SIMULATE=fail tells one, '--shrink -SEED fail' the shortest

@@ -7,6 +7,8 @@ struct KeyValueEntry: Decodable {
     var key: String
     /// Changes with each write of another value.
     var modifyIndex: UInt64
+    /// The session that holds the key; nil where none does.
+    var session: String?
     private var encodedValue: Data?
 
     /// Empty where there is none.
@@ -15,6 +17,7 @@ struct KeyValueEntry: Decodable {
     enum CodingKeys: String, CodingKey {
         case key = "Key"
         case modifyIndex = "ModifyIndex"
+        case session = "Session"
         case encodedValue = "Value"
     }
 
