@@ -11,6 +11,8 @@ final class Request {
     private var isWaiting = false
     private var isEnded = false
     private var fencedSince: Int64?
+    /// The authoritative store that had it last.
+    private var owner: StoreID?
     /// Which sending an answer belongs to.
     private var attempt = 0
 
@@ -88,6 +90,7 @@ final class Request {
         let isCopy =
             machine != nil
             && replica.following!.view.entry(replica.following!.rings.slot(of: hash(replica.following!))).own != store
+        if !isCopy { owner = store }
         if isCopy, world.without.contains(.secondWrites) {
             return world.after(0) { self.ended(.done, attempt, replica) }
         }
@@ -137,7 +140,7 @@ final class Request {
     private func end(_ replica: Replica, isAcknowledged: Bool) {
         isEnded = true
         replica.requests[id] = nil
-        replica.world.ended(push, isAcknowledged: isAcknowledged)
+        replica.world.ended(push, isAcknowledged: isAcknowledged, by: owner)
         replica.publish()
         replica.tell(.tick)
     }

@@ -125,8 +125,6 @@ final class World {
             log { "WRONG (restless): \(counts) became \((listCount, consul.writeCount)), \(replicas.map(\.state))" }
         }
         judge()
-        // A shard that hung does late what was answered 504, after a newer push: so does one Pushgateway, and scrapes see it.
-        if hangs, wrong.contains(.late) { wrong.subtract([.late, .hidden, .older, .ghost]) }
     }
 
     private var isAtRest: Bool {
@@ -355,8 +353,6 @@ final class World {
     /// Stores that have left and are down need not be emptied: nobody scrapes them, and if they come again they are wiped.
     var inDiscovery: [SimulatedStore] { stores.filter { consul.register.store($0.id) != nil } }
 
-    private var hangs: Bool { scenario.happenings.contains { if case .hang = $0.what { true } else { false } } }
-
     /// Whether what the store holds of the key is void since a moment ago, and about to be wiped.
     private func isYoungDirt(_ store: SimulatedStore, _ key: Int) -> Bool {
         let register = consul.register
@@ -385,7 +381,6 @@ final class World {
                 let value = store.content.values[place]
                 if value == allowed { isSeen = true }
                 if value == 0 || value == allowed || isYoungDirt(store, place / 3) { continue }
-                if oracle.allowed(place / 3, place % 3).late.contains(value), hangs { continue }
                 found(allowed == 0 ? .ghost : .older, place / 3, place % 3, [value], [allowed])
             }
             if !isSeen, allowed != 0 { found(.hidden, place / 3, place % 3, [], [allowed]) }

@@ -23,9 +23,9 @@ extension World {
         activeKeys[push.key] += 1
     }
 
-    func ended(_ push: Push, isAcknowledged: Bool) {
+    func ended(_ push: Push, isAcknowledged: Bool, by store: StoreID? = nil) {
         guard push.ended == nil else { return }
-        push.ended = now
+        (push.ended, push.acknowledgedBy) = (now, store)
         push.isAcknowledged = isAcknowledged && !push.isAbandoned
         activeKeys[push.key] -= 1
         oracle.changed(push.key)
@@ -39,6 +39,7 @@ extension World {
         case .delete: store.delete(push.key)
         }
         push.done[store.id] = now
+        if push.isTaken(by: store.id, at: now) { oracle.changed(push.key) }
         if chance.happens(50) { persist(store) }
         if let markScope { store.mark(push.key, markScope) }
         persist(store)
