@@ -17,6 +17,8 @@ final class Push {
     var isForgiven = false
     /// When stores did it.
     var done: [StoreID: Int64] = [:]
+    /// When it was done after it had been held up in the network, at the store that was authoritative by then.
+    var arrived: Int64?
     /// Whose answer its client got.
     var acknowledgedBy: StoreID?
     /// When stores took it from a replica, first and last.
@@ -35,6 +37,7 @@ final class Push {
 
     /// Whether a store did this push late after the other one, which it had answered by then: one Pushgateway does the same.
     func followsLate(_ other: Push) -> Bool {
+        if !isAcknowledged, let arrived, other.began <= arrived { return true }
         guard !isAcknowledged, let ended, let store = other.acknowledgedBy, let late = taken[store]?.last,
             let before = other.taken[store]?.first
         else { return false }

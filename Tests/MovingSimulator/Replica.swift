@@ -380,6 +380,17 @@ final class Replica {
         }
     }
 
+    /// Deletes groups of marks that nothing needs, a long time after that was found.
+    private func deleteMarks() {
+        guard world.chance.happens(200), let following, let least = following.leastNeededMark else { return }
+        for store in following.view.stores {
+            world.call(self, store.id, within: 800, delay: world.chance.between(1, 6000)) { [unowned world] target in
+                target.deleteMarks(below: least)
+                world.persist(target)
+            } done: { _ in }
+        }
+    }
+
     /// Asks all stores for their processes, as health checks do, and sees to the membership.
     private func probe() {
         let incarnation = incarnation
@@ -396,6 +407,7 @@ final class Replica {
                 }
             }
             world.seeToMembership(self)
+            deleteMarks()
         }
     }
 }

@@ -125,8 +125,9 @@ final class Request {
             switch result {
             case .done, .rejected: return end(replica, isAcknowledged: result == .done)
             case .late:
-                replica.fail(sentTo!, "\(push.text) was not answered")
-                return end(replica, isAcknowledged: false)
+                // It ends first: failing over alone takes over every request that has not ended.
+                end(replica, isAcknowledged: false)
+                return replica.fail(sentTo!, "\(push.text) was not answered")
             case .refused: leavesRest(replica.following!)
             }
         }

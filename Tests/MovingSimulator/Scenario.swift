@@ -9,6 +9,8 @@ public enum Happening: Sendable {
     case push(PushMethod, key: Int, families: [Int], replica: Int)
     /// The same by a client that goes at once.
     case pushAndLeave(PushMethod, key: Int, families: [Int], replica: Int)
+    /// A client that makes the same push again, by the next replica, until it is acknowledged.
+    case pushUntilTaken(PushMethod, key: Int, families: [Int], replica: Int)
     /// Discovery names the store by a second address as well.
     case secondName(store: Int)
     /// The first store is found at another address from now on, and the second one at the address that it had.
@@ -19,6 +21,8 @@ public enum Happening: Sendable {
     case hang(store: Int, for: Int64)
     /// The replica cannot reach the store for so long.
     case cutStore(replica: Int, store: Int, for: Int64)
+    /// What the replica sends to the store is held up in the network for so long, and arrives then.
+    case delayStore(replica: Int, store: Int, for: Int64)
     /// The replica cannot reach Consul for so long.
     case cutConsul(replica: Int, for: Int64)
     /// Nobody can reach Consul for so long.
@@ -29,6 +33,8 @@ public enum Happening: Sendable {
     case killReplica(Int, for: Int64)
     /// The membership becomes these stores, by these addresses.
     case ring([Int], renamed: Bool)
+    /// The membership becomes these stores by what one replica reads, whatever the others do, until the next `ring`.
+    case ringSeen(by: Int, [Int])
     /// The operator gives the store up, if it is down.
     case giveUp(store: Int)
     /// Shards refuse what the mover pushes, for so long.
@@ -67,6 +73,8 @@ public struct Scenario: Sendable {
     public var haveOtherSettings: Set<Int> = []
     /// Whether stores hold groups from before there was a register, wherever they are.
     public var hasOldGroups = false
+    /// A store, not on the ring at first, that holds every group from before.
+    public var storeWithOldGroups: Int?
     /// Whether there is a Consul at all.
     public var hasConsul = true
     /// The greatest delay of a mover's push in the network.

@@ -34,16 +34,21 @@ final class World {
     var wrong: Set<Wrong> = []
     /// The membership by discovery.
     var wanted: [Int]
+    var wantedBy: [Int: [Int]] = [:]
     var isRenamed = false
     /// Replicas that cannot reach a store, and stores that refuse copies, by how many faults say so.
     private var cuts: [Int: Int] = [:]
     private var refusals: [Int: Int] = [:]
+    /// What replicas have sent to stores that is held up in the network, while it is.
+    private var heldUp: [Int: [() -> Void]] = [:]
     private var failing: [String: Int] = [:]
     /// Stores that were killed or hung, and have not been put right yet.
     private var failed: Set<StoreID> = []
     /// When a fault ended last: what could not be wiped because of it may be there a moment longer.
     private var healedAt: Int64 = 0
     private var dirtySince: [StoreID: (epoch: Epoch, at: Int64)] = [:]
+    /// Whether pushes are done now that were held up in the network.
+    private(set) var isArriving = false
     private(set) var listCount = 0
     var longestFence: Int64 = 0
     private var isTracing: Bool
@@ -69,6 +74,7 @@ final class World {
         )
         consul = SimulatedConsul(self, register)
         if scenario.hasOldGroups { addOldGroups() }
+        if let old = scenario.storeWithOldGroups { addGroups(to: old) }
         for index in 0..<scenario.replicaCount { replicas.append(Replica(index, self)) }
     }
 
@@ -172,7 +178,10 @@ final class World {
             else { return end(.refused, after: 1) }
             let store = stores[place]
             let work = { end(.answered(execute(store)), after: self.chance.between(1, 2)) }
-            if store.isHung {
+            if heldUp[replica.index * 8 + place] != nil {
+                heldUp[replica.index * 8 + place]!.append { if store.isUp, !store.isHung { work() } }
+                end(.late, after: limit)
+            } else if store.isHung {
                 store.inbox.append((execute: work, refuse: { end(.refused, after: 1) }))
                 end(.late, after: limit)
             } else {
@@ -228,6 +237,11 @@ final class World {
             pushCount += 1
             let push = Push(number: pushCount, method: method, key: key, families: families, began: now)
             replicas[replica].receive(push, isAbandoned: true)
+        case .pushUntilTaken(let method, let key, let families, let replica):
+            pushCount += 1
+            let push = Push(number: pushCount, method: method, key: key, families: families, began: now)
+            replicas[replica].receive(push)
+            tryAgain(push, what: .pushUntilTaken(method, key: key, families: families, replica: 1 - min(replica, 1)))
         case .secondName(let store):
             log { "discovery names \(stores[store].name) by a second address" }
             secondNames.insert(store)
@@ -246,6 +260,12 @@ final class World {
             log { "R\(replica) cannot reach \(stores[index].name) for \(time) ms" }
             cuts[replica * 8 + index, default: 0] += 1
             fails("cut", for: time) { [unowned self] in cuts[replica * 8 + index]! -= 1 }
+        case .delayStore(let replica, let index, let time):
+            guard heldUp[replica * 8 + index] == nil else { return }
+            log { "what R\(replica) sends to \(stores[index].name) is held up for \(time) ms" }
+            heldUp[replica * 8 + index] = []
+            failed.insert(stores[index].id)
+            fails("delay", for: time) { [unowned self] in arrive(replica * 8 + index) }
         case .cutConsul(let index, let time):
             log { "R\(index) cannot reach Consul for \(time) ms" }
             replicas[index].cutFromConsul()
@@ -272,13 +292,24 @@ final class World {
         case .ring(let stores, let renamed):
             log { "discovery names \(stores.map { self.stores[$0].name })\(renamed ? " by other addresses" : "")" }
             wanted = stores
+            wantedBy = [:]
             if renamed { isRenamed.toggle() }
+        case .ringSeen(let replica, let stores):
+            log { "R\(replica) reads the membership as \(stores.map { self.stores[$0].name })" }
+            wantedBy[replica] = stores
         case .giveUp(let index):
             replicas[0].giveUp(stores[index].id)
         case .refuse(let index, let time):
             log { "\(stores[index].name) refuses copies for \(time) ms" }
             refusals[index, default: 0] += 1
             fails("refuse", for: time) { [unowned self] in refusals[index]! -= 1 }
+        }
+    }
+
+    /// Has the client see, now and then, what has become of its push.
+    private func tryAgain(_ push: Push, what: Happening) {
+        fails("client", for: 20) { [unowned self] in
+            if push.ended == nil { tryAgain(push, what: what) } else if !push.isAcknowledged { happen(what) }
         }
     }
 
@@ -331,6 +362,13 @@ final class World {
         }
     }
 
+    private func arrive(_ path: Int) {
+        log { "what R\(path / 8) sent to \(stores[path % 8].name) arrives" }
+        isArriving = true
+        for body in heldUp.removeValue(forKey: path) ?? [] { body() }
+        isArriving = false
+    }
+
     // MARK: What Prometheus sees
 
     private func scrapeSoon() {
@@ -371,7 +409,9 @@ final class World {
         }
         guard failing.isEmpty, failed.isEmpty, register.down.isEmpty, register.adopting.isEmpty, activeKeys.contains(0),
             register.stores.allSatisfy({ known in stores.contains { $0.id == known.id && $0.start == known.start } }),
-            !register.entries.values.contains(where: { !$0.predecessors.isEmpty })
+            !register.entries.values.contains(where: { !$0.predecessors.isEmpty }),
+            // What a replica has done alone is put right once it has told the register.
+            !replicas.contains(where: { $0.following?.markedSince != nil })
         else { return }
         let scraped = inDiscovery
         for place in 0..<World.keyCount * 3 where activeKeys[place / 3] == 0 {

@@ -40,6 +40,9 @@ extension World {
         }
         push.done[store.id] = now
         if push.isTaken(by: store.id, at: now) { oracle.changed(push.key) }
+        let slot = rings(for: consul.register).slot(of: keys[push.key].hash)
+        // Nobody can tell it from a push that a client has just made.
+        if isArriving, consul.register.entry(slot).own == store.id { push.arrived = now }
         if chance.happens(50) { persist(store) }
         if let markScope { store.mark(push.key, markScope) }
         persist(store)
@@ -75,7 +78,7 @@ extension World {
         case .delete(let key):
             let first = Int(key.text)! * 3
             for value in store.content.values[first..<first + 3] { pushes[value]?.done[store.id] = nil }
-        case .mark, .unmark: break
+        case .mark: break
         }
     }
 
@@ -86,7 +89,6 @@ extension World {
             case .post(let key, let families): "POST group \(key.text) with \(families.map(text))"
             case .delete(let key): "DELETE group \(key.text)"
             case .mark(let mark, let scope): "mark group \(mark.digest) with \(scope)"
-            case .unmark(let mark): "take the mark of group \(mark.digest)"
             }
         return "\(what) at \(name(send.store))"
     }
@@ -127,12 +129,26 @@ extension World {
             let push = Push(number: pushCount, method: .put, key: key, families: [0, 1], began: -2)
             (push.ended, push.isAcknowledged) = (-1, true)
             let store = stores[scenario.ring[chance.below(scenario.ring.count)]]
-            oracle.began(push)
-            pushes[push.number] = push
-            store.put(key, push.families)
-            push.done[store.id] = 0
-            store.file = store.content
+            add(push, to: store)
         }
+    }
+
+    /// A store that is not on the ring yet holds every group.
+    func addGroups(to index: Int) {
+        for key in 0..<World.keyCount {
+            pushCount += 1
+            let push = Push(number: pushCount, method: .put, key: key, families: [0, 1, 2], began: -2)
+            (push.ended, push.isAcknowledged) = (-1, true)
+            add(push, to: stores[index])
+        }
+    }
+
+    private func add(_ push: Push, to store: SimulatedStore) {
+        oracle.began(push)
+        pushes[push.number] = push
+        store.put(push.key, push.families)
+        push.done[store.id] = 0
+        store.file = store.content
     }
 
     func listedStart(_ store: StoreID, _ replica: Replica) -> StartTime? { replica.lastListed[store] }
@@ -143,16 +159,13 @@ extension World {
     func seeToMembership(_ replica: Replica) {
         guard let following = replica.following, following.hasConsul else { return }
         let view = following.view
-        for gone in view.down where !stores.contains(where: { $0.id == gone }) {
-            let isKnown = view.entries.values.contains { entry in
-                entry.own == gone || entry.predecessors.contains { $0.store == gone }
-            }
-            let without = isKnown ? view.givingUp(gone, rings: following.rings) : view
-            if without.entries != view.entries { return replica.giveUp(gone) }
+        for gone in view.down where !stores.contains(where: { $0.id == gone }) && view.hasPart(gone) {
+            let without = view.givingUp(gone, rings: following.rings)
+            if without.entries != view.entries || view.isAdopting(gone) { return replica.giveUp(gone) }
         }
         guard view.mayPlan else { return }
         var sightings: [Store] = []
-        for index in wanted {
+        for index in wantedBy[replica.index] ?? wanted {
             let store = stores[index]
             let known = view.ring.members.first { $0.store == store.id }
             // A store that has not been on the ring has to have answered for a while: its sockets are empty by then.

@@ -152,6 +152,12 @@ package final class Following {
         hasConsul && markedSince == nil && peers.allSatisfy { $0.isLive && $0.note.settings == settings }
     }
 
+    /// The groups of marks with smaller numbers may be deleted on every store, at any time from now on, however late; nil
+    /// while that is not known: a replica that is cut off may mark by the number after the last epoch that it followed.
+    package var leastNeededMark: Epoch? {
+        hasAllMembers && isFollowed(since: view.epoch, by: .members) ? view.leastNeededMark : nil
+    }
+
     private func allNotes(_ reach: Reach, _ holds: (Note) -> Bool) -> Bool {
         for peer in peers where peer.isLive || reach == .members {
             if !holds(peer.note) { return false }

@@ -21,13 +21,16 @@ extension Mover {
         var wakes: [Milliseconds] = []
         defer { if let first = wakes.min() { actions.append(.wake(at: first)) } }
 
-        let fenced = slots(view) { $0.step.isFence }
+        let fenced = slots(view) { $0.step.isFence && !unanswered.contains($0.own) }
         if !fenced.isEmpty {
             var lift = job(.lift, fenced, view)
             lift.unused = Set(fenced.filter { unused[$0] == view.entry($0).rev })
             return lift
         }
-        let unclean = slots(view) { $0.step == .unclean && !view.isDown($0.own) }.filter { isReady($0, now, &wakes) }
+        let cleanable = slots(view) {
+            $0.step == .unclean && !view.isDown($0.own) && !unanswered.contains($0.own)
+        }
+        let unclean = cleanable.filter { isReady($0, now, &wakes) }
         if !unclean.isEmpty { return job(.clean, unclean, view) }
         if let (store, start) = returned(view, now, &wakes) { return job(.note(store, start), [], view) }
         guard following.hasAllMembers else { return nil }

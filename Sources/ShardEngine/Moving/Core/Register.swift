@@ -223,9 +223,23 @@ extension Register {
         (entry.predecessors.map(\.since) + adopting.map(\.since)).max()
     }
 
+    /// No mark with a smaller number voids anything, and none will: failures to come have greater numbers.
+    var leastNeededMark: Epoch {
+        let since = entries.values.flatMap { $0.predecessors.map(\.since) } + adopting.map(\.since)
+        return since.min() ?? epoch + 1
+    }
+
     /// The store that the slot belongs to while some stores are down; nil where all are.
     package func target(_ slot: Slot, _ rings: Rings) -> StoreID? {
         isDown(slot.after) ? rings.standIn(slot.range) { !isDown($0) } : slot.after
+    }
+
+    /// Whether anything that the store holds counts, or may count: if its file is lost, it has to be given up.
+    package func hasPart(_ store: StoreID) -> Bool {
+        isAdopting(store)
+            || entries.values.contains { entry in
+                entry.own == store || entry.predecessors.contains { $0.store == store }
+            }
     }
 
     /// Whether what the store holds of the slot counts, or may count.
