@@ -151,6 +151,10 @@ final class Replica {
                 if first { consulIsGone() }
                 return done()
             }
+            if isNew, let following {
+                for request in requests.values.sorted(by: { $0.id < $1.id }) { request.leavesRest(following) }
+                following.beganSession()
+            }
             let hadSession = hasSession && !isNew
             hasSession = true
             if !hadSession { writtenNote = nil }

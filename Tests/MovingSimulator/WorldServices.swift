@@ -163,37 +163,46 @@ extension World {
             let without = view.givingUp(gone, rings: following.rings)
             if without.entries != view.entries || view.isAdopting(gone) { return replica.giveUp(gone) }
         }
-        guard view.mayPlan else { return }
+        let isNothingLeft = view.stores.allSatisfy { known in
+            view.isDown(known.id) && !stores.contains { $0.id == known.id }
+        }
+        guard view.mayPlan || isNothingLeft, let sightings = sightings(replica, view) else { return }
+        let unmarked = Set(stores.filter { !$0.isMarked }.map(\.id))
+        let planned: Register
+        if isNothingLeft {
+            planned = view.beginningAnew(sightings, unmarked: unmarked, vnodes: 1)
+        } else {
+            let named = sightings.map { Member(address: $0.address, store: $0.id) }
+            let seconds = secondNames.map { Member(address: "Z" + stores[$0].name, store: stores[$0].id) }
+            let next = RingMembers(vnodes: 1, found: named + seconds)
+            if next == view.ring { return }
+            let pair = ringsFor(RingPair(before: view.ring, after: next))
+            planned = view.planning(sightings, unmarked: unmarked, vnodes: 1, rings: pair)
+        }
+        replica.write(planned) { [unowned self] isWritten in
+            guard isWritten else { return }
+            for store in stores where unmarked.contains(store.id) && sightings.contains(where: { $0.id == store.id }) {
+                store.isMarked = true
+            }
+        }
+    }
+
+    /// The stores that the replica's membership names; nil where one of them is not known yet.
+    private func sightings(_ replica: Replica, _ view: Register) -> [Store]? {
         var sightings: [Store] = []
         for index in wantedBy[replica.index] ?? wanted {
             let store = stores[index]
-            let known = view.ring.members.first { $0.store == store.id }
             // A store that has not been on the ring has to have answered for a while: its sockets are empty by then.
-            let isKnownStore = view.store(store.id) != nil
-            if replica.reaches(index), isKnownStore || now - store.answersSince >= moverSettings.returnDelay {
+            let known = view.store(store.id)
+            if replica.reaches(index), known != nil || now - store.answersSince >= moverSettings.returnDelay {
                 sightings.append(Store(id: store.id, address: address(store), start: store.start))
-            } else if let known {
-                sightings.append(Store(id: store.id, address: address(store), start: view.store(store.id)?.start ?? 0))
-                _ = known
+            } else if view.ring.members.contains(where: { $0.store == store.id }) {
+                sightings.append(Store(id: store.id, address: address(store), start: known?.start ?? 0))
             } else {
-                return
+                return nil
             }
         }
-        let named = sightings.map { Member(address: $0.address, store: $0.id) }
-        let seconds = secondNames.map { Member(address: "Z" + stores[$0].name, store: stores[$0].id) }
-        let next = RingMembers(vnodes: 1, found: named + seconds)
-        if next == view.ring { return }
-        let unmarked = Set(stores.filter { !$0.isMarked }.map(\.id))
-        let pair = ringsFor(RingPair(before: view.ring, after: next))
-        replica.write(view.planning(sightings, unmarked: unmarked, vnodes: 1, rings: pair)) {
-            [unowned self] isWritten in
-            if isWritten {
-                for store in stores
-                where unmarked.contains(store.id) && sightings.contains(where: { $0.id == store.id }) {
-                    store.isMarked = true
-                }
-            }
-        }
+        return sightings
     }
 }
 

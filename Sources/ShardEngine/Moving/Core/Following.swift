@@ -65,6 +65,8 @@ package final class Following {
         var range: UInt16
         var epoch: Epoch
         var store: StoreID
+        /// Whether the replica has been one of those that others wait for ever since.
+        var isWitnessed = true
     }
 
     package init(view: Register, rings: Rings, settings: UInt64 = 0) {
@@ -115,6 +117,13 @@ package final class Following {
     package func ended(_ request: Int) {
         if let flight = flights.removeValue(forKey: request) { touched.insert(flight.range) }
     }
+
+    /// The session is a new one, and the register has not been read since. Without the old one nobody waited for this replica:
+    /// slots may have gone to other stores and back, so what answers say of requests under way is not known.
+    package func beganSession() { for id in flights.keys { flights[id]?.isWitnessed = false } }
+
+    /// Whether the register tells all that has become of the slot since the request was sent.
+    func isWitnessed(_ request: Int) -> Bool { flights[request]?.isWitnessed ?? true }
 
     // MARK: Following
 
