@@ -386,7 +386,9 @@ final class Replica {
 
     /// Deletes groups of marks that nothing needs, a long time after that was found.
     private func deleteMarks() {
-        guard world.chance.happens(200), let following, let least = following.leastNeededMark else { return }
+        guard world.chance.happens(200), let following else { return }
+        let needed = world.without.contains(.neededMarks) ? Epoch.max : following.leastNeededMark
+        guard let least = needed else { return }
         for store in following.view.stores {
             world.call(self, store.id, within: 800, delay: world.chance.between(1, 6000)) { [unowned world] target in
                 target.deleteMarks(below: least)

@@ -19,6 +19,8 @@ public enum Happening: Sendable {
     case kill(store: Int, for: Int64, keepsFile: Bool)
     /// The process is stopped and goes on after so long.
     case hang(store: Int, for: Int64)
+    /// The store that the next merge of the mover is sent to hangs with it for so long.
+    case hangWithMerge(for: Int64)
     /// The replica cannot reach the store for so long.
     case cutStore(replica: Int, store: Int, for: Int64)
     /// What the replica sends to the store is held up in the network for so long, and arrives then.

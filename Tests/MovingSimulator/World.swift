@@ -36,6 +36,8 @@ final class World {
     var wanted: [Int]
     var wantedBy: [Int: [Int]] = [:]
     var isRenamed = false
+    /// For how long the store will hang that the next merge is sent to.
+    var hangsWithMerge: Int64?
     /// Replicas that cannot reach a store, and stores that refuse copies, by how many faults say so.
     private var cuts: [Int: Int] = [:]
     private var refusals: [Int: Int] = [:]
@@ -226,7 +228,7 @@ final class World {
 
     // MARK: Faults
 
-    private func happen(_ what: Happening) {
+    func happen(_ what: Happening) {
         switch what {
         case .push(let method, let key, let families, let replica):
             guard scenario.isConcurrent || activeKeys[key] == 0 else { return }
@@ -256,6 +258,7 @@ final class World {
             stores[index].isHung = true
             failed.insert(stores[index].id)
             fails("hang \(index)", for: time) { [unowned self] in wake(index) }
+        case .hangWithMerge(let time): hangsWithMerge = time
         case .cutStore(let replica, let index, let time):
             log { "R\(replica) cannot reach \(stores[index].name) for \(time) ms" }
             cuts[replica * 8 + index, default: 0] += 1

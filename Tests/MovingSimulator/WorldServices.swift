@@ -51,6 +51,10 @@ extension World {
 
     /// A push of the mover.
     func push(_ send: Send, by replica: Replica, done: @escaping (PushResult) -> Void) {
+        if let time = hangsWithMerge, case .post = send.what {
+            hangsWithMerge = nil
+            happen(.hang(store: stores.firstIndex { $0.id == send.store }!, for: time))
+        }
         call(replica, send.store, within: 800, delay: chance.between(1, scenario.pushDelay)) {
             [unowned self] store -> PushResult in
             if refusesCopies(store), case .put = send.what { return .rejected }
