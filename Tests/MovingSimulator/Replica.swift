@@ -393,7 +393,8 @@ final class Replica {
             world.call(self, store.id, within: 800, delay: world.chance.between(1, 6000)) { [unowned world] target in
                 target.deleteMarks(below: least)
                 world.persist(target)
-            } done: { _ in }
+            } done: { _ in
+            }
         }
     }
 

@@ -27,8 +27,8 @@ final class World {
     var keepsRegisters = false
     private(set) var registers: [Register] = []
     private var told: Set<String> = []
-    private(set) var secondNames: Set<Int> = []
-    private var addresses: [String: String] = [:]
+    var secondNames: Set<Int> = []
+    var addresses: [String: String] = [:]
     var pushes: [Value: Push] = [:]
     var activeKeys = [Int](repeating: 0, count: World.keyCount)
     var wrong: Set<Wrong> = []
@@ -230,27 +230,8 @@ final class World {
 
     func happen(_ what: Happening) {
         switch what {
-        case .push(let method, let key, let families, let replica):
-            guard scenario.isConcurrent || activeKeys[key] == 0 else { return }
-            pushCount += 1
-            let push = Push(number: pushCount, method: method, key: key, families: families, began: now)
-            replicas[replica].receive(push)
-        case .pushAndLeave(let method, let key, let families, let replica):
-            pushCount += 1
-            let push = Push(number: pushCount, method: method, key: key, families: families, began: now)
-            replicas[replica].receive(push, isAbandoned: true)
-        case .pushUntilTaken(let method, let key, let families, let replica):
-            pushCount += 1
-            let push = Push(number: pushCount, method: method, key: key, families: families, began: now)
-            replicas[replica].receive(push)
-            tryAgain(push, what: .pushUntilTaken(method, key: key, families: families, replica: 1 - min(replica, 1)))
-        case .secondName(let store):
-            log { "discovery names \(stores[store].name) by a second address" }
-            secondNames.insert(store)
-        case .handOn(let from, let to):
-            log { "\(stores[from].name) moves to another address, and \(stores[to].name) to the one that it had" }
-            addresses[stores[to].name] = address(stores[from])
-            addresses[stores[from].name] = stores[from].name + "9"
+        case .push, .pushAndLeave, .pushUntilTaken: push(what)
+        case .secondName, .handOn, .ring, .ringSeen: discover(what)
         case .kill(let index, let time, let keepsFile): kill(index, for: time, keepsFile: keepsFile)
         case .hang(let index, let time):
             guard stores[index].isUp, !stores[index].isHung else { return }
@@ -292,14 +273,6 @@ final class World {
             log { "R\(index) is killed" }
             replicas[index].kill()
             fails("replica", for: time) { [unowned self] in replicas[index].begin() }
-        case .ring(let stores, let renamed):
-            log { "discovery names \(stores.map { self.stores[$0].name })\(renamed ? " by other addresses" : "")" }
-            wanted = stores
-            wantedBy = [:]
-            if renamed { isRenamed.toggle() }
-        case .ringSeen(let replica, let stores):
-            log { "R\(replica) reads the membership as \(stores.map { self.stores[$0].name })" }
-            wantedBy[replica] = stores
         case .giveUp(let index):
             replicas[0].giveUp(stores[index].id)
         case .refuse(let index, let time):
@@ -309,14 +282,7 @@ final class World {
         }
     }
 
-    /// Has the client see, now and then, what has become of its push.
-    private func tryAgain(_ push: Push, what: Happening) {
-        fails("client", for: 20) { [unowned self] in
-            if push.ended == nil { tryAgain(push, what: what) } else if !push.isAcknowledged { happen(what) }
-        }
-    }
-
-    private func fails(_ name: String, for time: Int64, heal: @escaping () -> Void) {
+    func fails(_ name: String, for time: Int64, heal: @escaping () -> Void) {
         failing[name, default: 0] += 1
         after(time) { [unowned self] in
             failing[name]! -= 1

@@ -15,6 +15,58 @@ extension World {
         return settings
     }
 
+    // MARK: Clients and discovery
+
+    /// A client's push.
+    func push(_ what: Happening) {
+        switch what {
+        case .push(let method, let key, let families, let replica):
+            guard scenario.isConcurrent || activeKeys[key] == 0 else { return }
+            replicas[replica].receive(newPush(method, key, families))
+        case .pushAndLeave(let method, let key, let families, let replica):
+            replicas[replica].receive(newPush(method, key, families), isAbandoned: true)
+        case .pushUntilTaken(let method, let key, let families, let replica):
+            let push = newPush(method, key, families)
+            replicas[replica].receive(push)
+            tryAgain(push, what: .pushUntilTaken(method, key: key, families: families, replica: 1 - min(replica, 1)))
+        default: preconditionFailure("\(what) is no push")
+        }
+    }
+
+    private func newPush(_ method: PushMethod, _ key: Int, _ families: [Int]) -> Push {
+        pushCount += 1
+        return Push(number: pushCount, method: method, key: key, families: families, began: now)
+    }
+
+    /// Has the client see, now and then, what has become of its push.
+    private func tryAgain(_ push: Push, what: Happening) {
+        fails("client", for: 20) { [unowned self] in
+            if push.ended == nil { tryAgain(push, what: what) } else if !push.isAcknowledged { happen(what) }
+        }
+    }
+
+    /// What discovery names changes.
+    func discover(_ what: Happening) {
+        switch what {
+        case .secondName(let store):
+            log { "discovery names \(stores[store].name) by a second address" }
+            secondNames.insert(store)
+        case .handOn(let from, let to):
+            log { "\(stores[from].name) moves to another address, and \(stores[to].name) to the one that it had" }
+            addresses[stores[to].name] = address(stores[from])
+            addresses[stores[from].name] = stores[from].name + "9"
+        case .ring(let stores, let renamed):
+            log { "discovery names \(stores.map { self.stores[$0].name })\(renamed ? " by other addresses" : "")" }
+            wanted = stores
+            wantedBy = [:]
+            if renamed { isRenamed.toggle() }
+        case .ringSeen(let replica, let stores):
+            log { "R\(replica) reads the membership as \(stores.map { self.stores[$0].name })" }
+            wantedBy[replica] = stores
+        default: preconditionFailure("\(what) is no change of the membership")
+        }
+    }
+
     // MARK: Pushes
 
     func began(_ push: Push) {

@@ -183,11 +183,14 @@ package struct Register: Equatable, Sendable {
     package internal(set) var entries: [Slot: Entry] = [:]
 
     /// The first register of a tier: what any store holds counts, wherever it is.
-    package init(stores: [Store], vnodes: Int) {
-        epoch = 1
+    ///
+    /// - Parameter oldMarks: the greatest number of marks that the stores hold, left by a register that is gone. What they say
+    ///   is about other failures, so the numbers of this one are greater.
+    package init(stores: [Store], vnodes: Int, oldMarks: Epoch = 0) {
+        epoch = oldMarks + 1
         self.stores = stores.sorted { $0.id < $1.id }
         ring = RingMembers(vnodes: vnodes, members: stores.map { Member(address: $0.address, store: $0.id) })
-        adopting = self.stores.map { Stray(store: $0.id, since: 1) }
+        adopting = self.stores.map { Stray(store: $0.id, since: oldMarks + 1) }
     }
 
     init(epoch: Epoch, stores: [Store], ring: RingMembers) {
