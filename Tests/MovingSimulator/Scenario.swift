@@ -99,7 +99,7 @@ public struct Configuration: Sendable {
     var change: @Sendable (inout Scenario) -> Void = { _ in }
 
     enum Fault: Sendable {
-        case kill, killAll, loseFile, hang, cutStore, cutConsul, consulAway, stopReplica, killReplica, isolate, refuse
+        case kill, killAll, loseFile, hang, cutStore, delayStore, cutConsul, consulAway, stopReplica, killReplica, isolate, refuse
     }
 }
 
@@ -140,6 +140,7 @@ extension Configuration {
         Configuration(name: "file", faults: [.kill], isStrict: false, change: { $0.fileInterval = 1500 }),
         Configuration(name: "lose-file", faults: [.loseFile], isStrict: false),
         Configuration(name: "all-killed", faults: [.killAll], isStrict: false),
+        Configuration(name: "late", faults: [.delayStore], replicas: 3, isStrict: false),
         Configuration(name: "isolated", faults: [.isolate], isStrict: false),
         Configuration(name: "cut-fail", faults: [.cutConsul, .kill], replicas: 3, isStrict: false),
         Configuration(name: "away-fail", faults: [.consulAway, .kill], isStrict: false),
@@ -185,6 +186,7 @@ extension Configuration {
         case .killAll: (0..<4).map { .kill(store: $0, for: long, keepsFile: true) }
         case .hang: [.hang(store: store, for: long)]
         case .cutStore: [.cutStore(replica: replica, store: store, for: long)]
+        case .delayStore: [.delayStore(replica: replica, store: store, for: long)]
         case .cutConsul: [.cutConsul(replica: replica, for: long)]
         case .consulAway: [.consulAway(for: long)]
         case .stopReplica: [.stopReplica(replica, for: long)]
