@@ -99,7 +99,8 @@ public struct Configuration: Sendable {
     var change: @Sendable (inout Scenario) -> Void = { _ in }
 
     enum Fault: Sendable {
-        case kill, killAll, loseFile, hang, cutStore, delayStore, cutConsul, consulAway, stopReplica, killReplica, isolate, refuse
+        case kill, killAll, loseFile, hang, cutStore, delayStore, cutConsul, consulAway, stopReplica, killReplica,
+            isolate, refuse
     }
 }
 

@@ -2,7 +2,7 @@ import MovingSimulator
 import Testing
 
 /// Random histories, the same in every run, so that what fails is a change's doing: none may be wrong. `make simulate
-/// N=1000000` runs others, of which a few of 100,000 with hanging shards are (docs/adr/0025).
+/// N=1000000` runs others.
 @Suite struct SimulatorTests {
     static let strict = Configuration.all.filter(\.isStrict)
 
