@@ -17,12 +17,32 @@ final class Push {
     var isForgiven = false
     /// When stores did it.
     var done: [StoreID: Int64] = [:]
+    /// When it was done after it had been held up in the network, at the store that was authoritative by then.
+    var arrived: Int64?
+    /// Whose answer its client got.
+    var acknowledgedBy: StoreID?
+    /// When stores took it from a replica, first and last.
+    private var taken: [StoreID: (first: Int64, last: Int64)] = [:]
 
     init(number: Value, method: PushMethod, key: Int, families: [Int], began: Int64) {
         (self.number, self.method, self.key, self.began) = (number, method, key, began)
         self.families = Dictionary(families.map { ($0, number) }) { $1 }
     }
 
+    /// A store does it; whether its client was told before that nobody answered.
+    func isTaken(by store: StoreID, at time: Int64) -> Bool {
+        taken[store] = (taken[store]?.first ?? time, time)
+        return ended != nil && !isAcknowledged
+    }
+
+    /// Whether a store did this push late after the other one, which it had answered by then: one Pushgateway does the same.
+    func followsLate(_ other: Push) -> Bool {
+        if !isAcknowledged, let arrived, other.began <= arrived { return true }
+        guard !isAcknowledged, let ended, let store = other.acknowledgedBy, let late = taken[store]?.last,
+            let before = other.taken[store]?.first
+        else { return false }
+        return late > ended && late >= before
+    }
 }
 
 /// All pushes of a history.
@@ -62,10 +82,11 @@ struct Oracle {
         let isBinding = { (push: Push) in push.isAcknowledged && !push.isForgiven && push.began > pardoned }
         var values: Set<Value> = all.contains(where: isBinding) ? [] : [0]
         var late: Set<Value> = []
-        var lastBinding = Int64.min
-        for push in all where isBinding(push) { lastBinding = max(lastBinding, push.began) }
+        let binding = all.filter(isBinding)
+        let lastBinding = binding.reduce(Int64.min) { max($0, $1.began) }
         for push in all {
-            if lastBinding <= push.ended ?? .max {
+            let end = push.ended ?? .max
+            if lastBinding <= end || binding.allSatisfy({ $0.began <= end || push.followsLate($0) }) {
                 values.insert(push.families[family] ?? 0)
             } else if !push.isAcknowledged {
                 late.insert(push.families[family] ?? 0)

@@ -151,6 +151,10 @@ final class Replica {
                 if first { consulIsGone() }
                 return done()
             }
+            if isNew, let following {
+                for request in requests.values.sorted(by: { $0.id < $1.id }) { request.leavesRest(following) }
+                following.beganSession()
+            }
             let hadSession = hasSession && !isNew
             hasSession = true
             if !hadSession { writtenNote = nil }
@@ -380,6 +384,20 @@ final class Replica {
         }
     }
 
+    /// Deletes groups of marks that nothing needs, a long time after that was found.
+    private func deleteMarks() {
+        guard world.chance.happens(200), let following else { return }
+        let needed = world.without.contains(.neededMarks) ? Epoch.max : following.leastNeededMark
+        guard let least = needed else { return }
+        for store in following.view.stores {
+            world.call(self, store.id, within: 800, delay: world.chance.between(1, 6000)) { [unowned world] target in
+                target.deleteMarks(below: least)
+                world.persist(target)
+            } done: { _ in
+            }
+        }
+    }
+
     /// Asks all stores for their processes, as health checks do, and sees to the membership.
     private func probe() {
         let incarnation = incarnation
@@ -396,6 +414,7 @@ final class Replica {
                 }
             }
             world.seeToMembership(self)
+            deleteMarks()
         }
     }
 }

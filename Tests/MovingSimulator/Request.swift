@@ -11,6 +11,8 @@ final class Request {
     private var isWaiting = false
     private var isEnded = false
     private var fencedSince: Int64?
+    /// The authoritative store that had it last.
+    private var owner: StoreID?
     /// Which sending an answer belongs to.
     private var attempt = 0
 
@@ -88,6 +90,7 @@ final class Request {
         let isCopy =
             machine != nil
             && replica.following!.view.entry(replica.following!.rings.slot(of: hash(replica.following!))).own != store
+        if !isCopy { owner = store }
         if isCopy, world.without.contains(.secondWrites) {
             return world.after(0) { self.ended(.done, attempt, replica) }
         }
@@ -122,8 +125,9 @@ final class Request {
             switch result {
             case .done, .rejected: return end(replica, isAcknowledged: result == .done)
             case .late:
-                replica.fail(sentTo!, "\(push.text) was not answered")
-                return end(replica, isAcknowledged: false)
+                // It ends first: failing over alone takes over every request that has not ended.
+                end(replica, isAcknowledged: false)
+                return replica.fail(sentTo!, "\(push.text) was not answered")
             case .refused: leavesRest(replica.following!)
             }
         }
@@ -137,7 +141,7 @@ final class Request {
     private func end(_ replica: Replica, isAcknowledged: Bool) {
         isEnded = true
         replica.requests[id] = nil
-        replica.world.ended(push, isAcknowledged: isAcknowledged)
+        replica.world.ended(push, isAcknowledged: isAcknowledged, by: owner)
         replica.publish()
         replica.tell(.tick)
     }

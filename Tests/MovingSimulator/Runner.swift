@@ -54,8 +54,10 @@ public func runSimulator(_ arguments: [String]) {
     let names = Set(arguments.dropFirst())
     let chosen = Configuration.all.filter { names.isEmpty ? $0.isStrict : names.contains($0.name) }
     guard let count = arguments.first.flatMap({ Int($0) }) else { return print("how many histories?") }
-    if count < 0, let configuration = chosen.first {
-        var scenario = configuration.scenario(seed: UInt64(-count))
+    if count < 0 {
+        let seed = UInt64(-count)
+        let named = stories(seed: seed).first { names.contains($0.name) }
+        guard var scenario = named ?? chosen.first?.scenario(seed: seed) else { return print("which configuration?") }
         if shrinks { scenario = shrunk(scenario, without: without) }
         let (steps, wrong) = story(scenario, without: without)
         print(numbered(steps))

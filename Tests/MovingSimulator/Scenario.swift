@@ -9,6 +9,8 @@ public enum Happening: Sendable {
     case push(PushMethod, key: Int, families: [Int], replica: Int)
     /// The same by a client that goes at once.
     case pushAndLeave(PushMethod, key: Int, families: [Int], replica: Int)
+    /// A client that makes the same push again, by the next replica, until it is acknowledged.
+    case pushUntilTaken(PushMethod, key: Int, families: [Int], replica: Int)
     /// Discovery names the store by a second address as well.
     case secondName(store: Int)
     /// The first store is found at another address from now on, and the second one at the address that it had.
@@ -17,8 +19,12 @@ public enum Happening: Sendable {
     case kill(store: Int, for: Int64, keepsFile: Bool)
     /// The process is stopped and goes on after so long.
     case hang(store: Int, for: Int64)
+    /// The store that the next merge of the mover is sent to hangs with it for so long.
+    case hangWithMerge(for: Int64)
     /// The replica cannot reach the store for so long.
     case cutStore(replica: Int, store: Int, for: Int64)
+    /// What the replica sends to the store is held up in the network for so long, and arrives then.
+    case delayStore(replica: Int, store: Int, for: Int64)
     /// The replica cannot reach Consul for so long.
     case cutConsul(replica: Int, for: Int64)
     /// Nobody can reach Consul for so long.
@@ -29,6 +35,8 @@ public enum Happening: Sendable {
     case killReplica(Int, for: Int64)
     /// The membership becomes these stores, by these addresses.
     case ring([Int], renamed: Bool)
+    /// The membership becomes these stores by what one replica reads, whatever the others do, until the next `ring`.
+    case ringSeen(by: Int, [Int])
     /// The operator gives the store up, if it is down.
     case giveUp(store: Int)
     /// Shards refuse what the mover pushes, for so long.
@@ -67,6 +75,8 @@ public struct Scenario: Sendable {
     public var haveOtherSettings: Set<Int> = []
     /// Whether stores hold groups from before there was a register, wherever they are.
     public var hasOldGroups = false
+    /// A store, not on the ring at first, that holds every group from before.
+    public var storeWithOldGroups: Int?
     /// Whether there is a Consul at all.
     public var hasConsul = true
     /// The greatest delay of a mover's push in the network.
@@ -89,7 +99,8 @@ public struct Configuration: Sendable {
     var change: @Sendable (inout Scenario) -> Void = { _ in }
 
     enum Fault: Sendable {
-        case kill, killAll, loseFile, hang, cutStore, cutConsul, consulAway, stopReplica, killReplica, isolate, refuse
+        case kill, killAll, loseFile, hang, cutStore, delayStore, cutConsul, consulAway, stopReplica, killReplica,
+            isolate, refuse
     }
 }
 
@@ -130,6 +141,7 @@ extension Configuration {
         Configuration(name: "file", faults: [.kill], isStrict: false, change: { $0.fileInterval = 1500 }),
         Configuration(name: "lose-file", faults: [.loseFile], isStrict: false),
         Configuration(name: "all-killed", faults: [.killAll], isStrict: false),
+        Configuration(name: "late", faults: [.delayStore], replicas: 3, isStrict: false),
         Configuration(name: "isolated", faults: [.isolate], isStrict: false),
         Configuration(name: "cut-fail", faults: [.cutConsul, .kill], replicas: 3, isStrict: false),
         Configuration(name: "away-fail", faults: [.consulAway, .kill], isStrict: false),
@@ -175,6 +187,7 @@ extension Configuration {
         case .killAll: (0..<4).map { .kill(store: $0, for: long, keepsFile: true) }
         case .hang: [.hang(store: store, for: long)]
         case .cutStore: [.cutStore(replica: replica, store: store, for: long)]
+        case .delayStore: [.delayStore(replica: replica, store: store, for: long)]
         case .cutConsul: [.cutConsul(replica: replica, for: long)]
         case .consulAway: [.consulAway(for: long)]
         case .stopReplica: [.stopReplica(replica, for: long)]

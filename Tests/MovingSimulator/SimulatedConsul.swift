@@ -135,7 +135,8 @@ final class SimulatedConsul {
         guard isNewsUnderWay.insert(replica.index).inserted else { return }
         world.after(world.consulDelay()) { [unowned self] in
             isNewsUnderWay.remove(replica.index)
-            guard isReachable(replica) else { return }
+            // The query is made again, so that a cut too short to be noticed does not swallow the news.
+            guard isReachable(replica) else { return world.after(300) { [unowned self] in tell(replica) } }
             let snapshot = snapshot
             let incarnation = replica.incarnation
             world.after(world.chance.between(1, 2)) { replica.deliver(incarnation) { replica.arrived(snapshot) } }

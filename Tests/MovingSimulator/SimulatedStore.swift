@@ -47,6 +47,11 @@ final class SimulatedStore {
 
     func mark(_ key: Int, _ scope: Epoch) { content.marks[key] = max(scope, content.marks[key]) }
 
+    /// Deletes the groups of marks with smaller numbers.
+    func deleteMarks(below number: Epoch) {
+        for key in 0..<World.keyCount where content.marks[key] < number { content.marks[key] = 0 }
+    }
+
     func listing(_ world: World) -> Listing {
         var groups: [GroupKey: Group] = [:]
         var marks: [MarkID: Epoch] = [:]
@@ -73,7 +78,6 @@ final class SimulatedStore {
         case .post(let key, let families): post(keyIndex(key), values(families))
         case .delete(let key): delete(keyIndex(key))
         case .mark(let mark, let scope): self.mark(Int(mark.digest), scope)
-        case .unmark(let mark): content.marks[Int(mark.digest)] = 0
         }
     }
 

@@ -27,23 +27,30 @@ final class World {
     var keepsRegisters = false
     private(set) var registers: [Register] = []
     private var told: Set<String> = []
-    private(set) var secondNames: Set<Int> = []
-    private var addresses: [String: String] = [:]
+    var secondNames: Set<Int> = []
+    var addresses: [String: String] = [:]
     var pushes: [Value: Push] = [:]
     var activeKeys = [Int](repeating: 0, count: World.keyCount)
     var wrong: Set<Wrong> = []
     /// The membership by discovery.
     var wanted: [Int]
+    var wantedBy: [Int: [Int]] = [:]
     var isRenamed = false
+    /// For how long the store will hang that the next merge is sent to.
+    var hangsWithMerge: Int64?
     /// Replicas that cannot reach a store, and stores that refuse copies, by how many faults say so.
     private var cuts: [Int: Int] = [:]
     private var refusals: [Int: Int] = [:]
+    /// What replicas have sent to stores that is held up in the network, while it is.
+    private var heldUp: [Int: [() -> Void]] = [:]
     private var failing: [String: Int] = [:]
     /// Stores that were killed or hung, and have not been put right yet.
     private var failed: Set<StoreID> = []
     /// When a fault ended last: what could not be wiped because of it may be there a moment longer.
     private var healedAt: Int64 = 0
     private var dirtySince: [StoreID: (epoch: Epoch, at: Int64)] = [:]
+    /// Whether pushes are done now that were held up in the network.
+    private(set) var isArriving = false
     private(set) var listCount = 0
     var longestFence: Int64 = 0
     private var isTracing: Bool
@@ -69,6 +76,7 @@ final class World {
         )
         consul = SimulatedConsul(self, register)
         if scenario.hasOldGroups { addOldGroups() }
+        if let old = scenario.storeWithOldGroups { addGroups(to: old) }
         for index in 0..<scenario.replicaCount { replicas.append(Replica(index, self)) }
     }
 
@@ -125,8 +133,6 @@ final class World {
             log { "WRONG (restless): \(counts) became \((listCount, consul.writeCount)), \(replicas.map(\.state))" }
         }
         judge()
-        // A shard that hung does late what was answered 504, after a newer push: so does one Pushgateway, and scrapes see it.
-        if hangs, wrong.contains(.late) { wrong.subtract([.late, .hidden, .older, .ghost]) }
     }
 
     private var isAtRest: Bool {
@@ -174,7 +180,10 @@ final class World {
             else { return end(.refused, after: 1) }
             let store = stores[place]
             let work = { end(.answered(execute(store)), after: self.chance.between(1, 2)) }
-            if store.isHung {
+            if heldUp[replica.index * 8 + place] != nil {
+                heldUp[replica.index * 8 + place]!.append { if store.isUp, !store.isHung { work() } }
+                end(.late, after: limit)
+            } else if store.isHung {
                 store.inbox.append((execute: work, refuse: { end(.refused, after: 1) }))
                 end(.late, after: limit)
             } else {
@@ -219,24 +228,10 @@ final class World {
 
     // MARK: Faults
 
-    private func happen(_ what: Happening) {
+    func happen(_ what: Happening) {
         switch what {
-        case .push(let method, let key, let families, let replica):
-            guard scenario.isConcurrent || activeKeys[key] == 0 else { return }
-            pushCount += 1
-            let push = Push(number: pushCount, method: method, key: key, families: families, began: now)
-            replicas[replica].receive(push)
-        case .pushAndLeave(let method, let key, let families, let replica):
-            pushCount += 1
-            let push = Push(number: pushCount, method: method, key: key, families: families, began: now)
-            replicas[replica].receive(push, isAbandoned: true)
-        case .secondName(let store):
-            log { "discovery names \(stores[store].name) by a second address" }
-            secondNames.insert(store)
-        case .handOn(let from, let to):
-            log { "\(stores[from].name) moves to another address, and \(stores[to].name) to the one that it had" }
-            addresses[stores[to].name] = address(stores[from])
-            addresses[stores[from].name] = stores[from].name + "9"
+        case .push, .pushAndLeave, .pushUntilTaken: push(what)
+        case .secondName, .handOn, .ring, .ringSeen: discover(what)
         case .kill(let index, let time, let keepsFile): kill(index, for: time, keepsFile: keepsFile)
         case .hang(let index, let time):
             guard stores[index].isUp, !stores[index].isHung else { return }
@@ -244,10 +239,17 @@ final class World {
             stores[index].isHung = true
             failed.insert(stores[index].id)
             fails("hang \(index)", for: time) { [unowned self] in wake(index) }
+        case .hangWithMerge(let time): hangsWithMerge = time
         case .cutStore(let replica, let index, let time):
             log { "R\(replica) cannot reach \(stores[index].name) for \(time) ms" }
             cuts[replica * 8 + index, default: 0] += 1
             fails("cut", for: time) { [unowned self] in cuts[replica * 8 + index]! -= 1 }
+        case .delayStore(let replica, let index, let time):
+            guard heldUp[replica * 8 + index] == nil else { return }
+            log { "what R\(replica) sends to \(stores[index].name) is held up for \(time) ms" }
+            heldUp[replica * 8 + index] = []
+            failed.insert(stores[index].id)
+            fails("delay", for: time) { [unowned self] in arrive(replica * 8 + index) }
         case .cutConsul(let index, let time):
             log { "R\(index) cannot reach Consul for \(time) ms" }
             replicas[index].cutFromConsul()
@@ -271,10 +273,6 @@ final class World {
             log { "R\(index) is killed" }
             replicas[index].kill()
             fails("replica", for: time) { [unowned self] in replicas[index].begin() }
-        case .ring(let stores, let renamed):
-            log { "discovery names \(stores.map { self.stores[$0].name })\(renamed ? " by other addresses" : "")" }
-            wanted = stores
-            if renamed { isRenamed.toggle() }
         case .giveUp(let index):
             replicas[0].giveUp(stores[index].id)
         case .refuse(let index, let time):
@@ -284,7 +282,7 @@ final class World {
         }
     }
 
-    private func fails(_ name: String, for time: Int64, heal: @escaping () -> Void) {
+    func fails(_ name: String, for time: Int64, heal: @escaping () -> Void) {
         failing[name, default: 0] += 1
         after(time) { [unowned self] in
             failing[name]! -= 1
@@ -333,6 +331,13 @@ final class World {
         }
     }
 
+    private func arrive(_ path: Int) {
+        log { "what R\(path / 8) sent to \(stores[path % 8].name) arrives" }
+        isArriving = true
+        for body in heldUp.removeValue(forKey: path) ?? [] { body() }
+        isArriving = false
+    }
+
     // MARK: What Prometheus sees
 
     private func scrapeSoon() {
@@ -355,8 +360,6 @@ final class World {
     /// Stores that have left and are down need not be emptied: nobody scrapes them, and if they come again they are wiped.
     var inDiscovery: [SimulatedStore] { stores.filter { consul.register.store($0.id) != nil } }
 
-    private var hangs: Bool { scenario.happenings.contains { if case .hang = $0.what { true } else { false } } }
-
     /// Whether what the store holds of the key is void since a moment ago, and about to be wiped.
     private func isYoungDirt(_ store: SimulatedStore, _ key: Int) -> Bool {
         let register = consul.register
@@ -375,7 +378,9 @@ final class World {
         }
         guard failing.isEmpty, failed.isEmpty, register.down.isEmpty, register.adopting.isEmpty, activeKeys.contains(0),
             register.stores.allSatisfy({ known in stores.contains { $0.id == known.id && $0.start == known.start } }),
-            !register.entries.values.contains(where: { !$0.predecessors.isEmpty })
+            !register.entries.values.contains(where: { !$0.predecessors.isEmpty }),
+            // What a replica has done alone is put right once it has told the register.
+            !replicas.contains(where: { $0.following?.markedSince != nil })
         else { return }
         let scraped = inDiscovery
         for place in 0..<World.keyCount * 3 where activeKeys[place / 3] == 0 {
@@ -385,7 +390,6 @@ final class World {
                 let value = store.content.values[place]
                 if value == allowed { isSeen = true }
                 if value == 0 || value == allowed || isYoungDirt(store, place / 3) { continue }
-                if oracle.allowed(place / 3, place % 3).late.contains(value), hangs { continue }
                 found(allowed == 0 ? .ghost : .older, place / 3, place % 3, [value], [allowed])
             }
             if !isSeen, allowed != 0 { found(.hidden, place / 3, place % 3, [], [allowed]) }

@@ -15,6 +15,58 @@ extension World {
         return settings
     }
 
+    // MARK: Clients and discovery
+
+    /// A client's push.
+    func push(_ what: Happening) {
+        switch what {
+        case .push(let method, let key, let families, let replica):
+            guard scenario.isConcurrent || activeKeys[key] == 0 else { return }
+            replicas[replica].receive(newPush(method, key, families))
+        case .pushAndLeave(let method, let key, let families, let replica):
+            replicas[replica].receive(newPush(method, key, families), isAbandoned: true)
+        case .pushUntilTaken(let method, let key, let families, let replica):
+            let push = newPush(method, key, families)
+            replicas[replica].receive(push)
+            tryAgain(push, what: .pushUntilTaken(method, key: key, families: families, replica: 1 - min(replica, 1)))
+        default: preconditionFailure("\(what) is no push")
+        }
+    }
+
+    private func newPush(_ method: PushMethod, _ key: Int, _ families: [Int]) -> Push {
+        pushCount += 1
+        return Push(number: pushCount, method: method, key: key, families: families, began: now)
+    }
+
+    /// Has the client see, now and then, what has become of its push.
+    private func tryAgain(_ push: Push, what: Happening) {
+        fails("client", for: 20) { [unowned self] in
+            if push.ended == nil { tryAgain(push, what: what) } else if !push.isAcknowledged { happen(what) }
+        }
+    }
+
+    /// What discovery names changes.
+    func discover(_ what: Happening) {
+        switch what {
+        case .secondName(let store):
+            log { "discovery names \(stores[store].name) by a second address" }
+            secondNames.insert(store)
+        case .handOn(let from, let to):
+            log { "\(stores[from].name) moves to another address, and \(stores[to].name) to the one that it had" }
+            addresses[stores[to].name] = address(stores[from])
+            addresses[stores[from].name] = stores[from].name + "9"
+        case .ring(let stores, let renamed):
+            log { "discovery names \(stores.map { self.stores[$0].name })\(renamed ? " by other addresses" : "")" }
+            wanted = stores
+            wantedBy = [:]
+            if renamed { isRenamed.toggle() }
+        case .ringSeen(let replica, let stores):
+            log { "R\(replica) reads the membership as \(stores.map { self.stores[$0].name })" }
+            wantedBy[replica] = stores
+        default: preconditionFailure("\(what) is no change of the membership")
+        }
+    }
+
     // MARK: Pushes
 
     func began(_ push: Push) {
@@ -23,9 +75,9 @@ extension World {
         activeKeys[push.key] += 1
     }
 
-    func ended(_ push: Push, isAcknowledged: Bool) {
+    func ended(_ push: Push, isAcknowledged: Bool, by store: StoreID? = nil) {
         guard push.ended == nil else { return }
-        push.ended = now
+        (push.ended, push.acknowledgedBy) = (now, store)
         push.isAcknowledged = isAcknowledged && !push.isAbandoned
         activeKeys[push.key] -= 1
         oracle.changed(push.key)
@@ -39,6 +91,10 @@ extension World {
         case .delete: store.delete(push.key)
         }
         push.done[store.id] = now
+        if push.isTaken(by: store.id, at: now) { oracle.changed(push.key) }
+        let slot = rings(for: consul.register).slot(of: keys[push.key].hash)
+        // Nobody can tell it from a push that a client has just made.
+        if isArriving, consul.register.entry(slot).own == store.id { push.arrived = now }
         if chance.happens(50) { persist(store) }
         if let markScope { store.mark(push.key, markScope) }
         persist(store)
@@ -47,6 +103,10 @@ extension World {
 
     /// A push of the mover.
     func push(_ send: Send, by replica: Replica, done: @escaping (PushResult) -> Void) {
+        if let time = hangsWithMerge, case .post = send.what {
+            hangsWithMerge = nil
+            happen(.hang(store: stores.firstIndex { $0.id == send.store }!, for: time))
+        }
         call(replica, send.store, within: 800, delay: chance.between(1, scenario.pushDelay)) {
             [unowned self] store -> PushResult in
             if refusesCopies(store), case .put = send.what { return .rejected }
@@ -74,7 +134,7 @@ extension World {
         case .delete(let key):
             let first = Int(key.text)! * 3
             for value in store.content.values[first..<first + 3] { pushes[value]?.done[store.id] = nil }
-        case .mark, .unmark: break
+        case .mark: break
         }
     }
 
@@ -85,7 +145,6 @@ extension World {
             case .post(let key, let families): "POST group \(key.text) with \(families.map(text))"
             case .delete(let key): "DELETE group \(key.text)"
             case .mark(let mark, let scope): "mark group \(mark.digest) with \(scope)"
-            case .unmark(let mark): "take the mark of group \(mark.digest)"
             }
         return "\(what) at \(name(send.store))"
     }
@@ -126,12 +185,26 @@ extension World {
             let push = Push(number: pushCount, method: .put, key: key, families: [0, 1], began: -2)
             (push.ended, push.isAcknowledged) = (-1, true)
             let store = stores[scenario.ring[chance.below(scenario.ring.count)]]
-            oracle.began(push)
-            pushes[push.number] = push
-            store.put(key, push.families)
-            push.done[store.id] = 0
-            store.file = store.content
+            add(push, to: store)
         }
+    }
+
+    /// A store that is not on the ring yet holds every group.
+    func addGroups(to index: Int) {
+        for key in 0..<World.keyCount {
+            pushCount += 1
+            let push = Push(number: pushCount, method: .put, key: key, families: [0, 1, 2], began: -2)
+            (push.ended, push.isAcknowledged) = (-1, true)
+            add(push, to: stores[index])
+        }
+    }
+
+    private func add(_ push: Push, to store: SimulatedStore) {
+        oracle.began(push)
+        pushes[push.number] = push
+        store.put(push.key, push.families)
+        push.done[store.id] = 0
+        store.file = store.content
     }
 
     func listedStart(_ store: StoreID, _ replica: Replica) -> StartTime? { replica.lastListed[store] }
@@ -142,44 +215,50 @@ extension World {
     func seeToMembership(_ replica: Replica) {
         guard let following = replica.following, following.hasConsul else { return }
         let view = following.view
-        for gone in view.down where !stores.contains(where: { $0.id == gone }) {
-            let isKnown = view.entries.values.contains { entry in
-                entry.own == gone || entry.predecessors.contains { $0.store == gone }
-            }
-            let without = isKnown ? view.givingUp(gone, rings: following.rings) : view
-            if without.entries != view.entries { return replica.giveUp(gone) }
+        for gone in view.down where !stores.contains(where: { $0.id == gone }) && view.hasPart(gone) {
+            let without = view.givingUp(gone, rings: following.rings)
+            if without.entries != view.entries || view.isAdopting(gone) { return replica.giveUp(gone) }
         }
-        guard view.mayPlan else { return }
-        var sightings: [Store] = []
-        for index in wanted {
-            let store = stores[index]
-            let known = view.ring.members.first { $0.store == store.id }
-            // A store that has not been on the ring has to have answered for a while: its sockets are empty by then.
-            let isKnownStore = view.store(store.id) != nil
-            if replica.reaches(index), isKnownStore || now - store.answersSince >= moverSettings.returnDelay {
-                sightings.append(Store(id: store.id, address: address(store), start: store.start))
-            } else if let known {
-                sightings.append(Store(id: store.id, address: address(store), start: view.store(store.id)?.start ?? 0))
-                _ = known
-            } else {
-                return
-            }
+        let isNothingLeft = view.stores.allSatisfy { known in
+            view.isDown(known.id) && !stores.contains { $0.id == known.id }
         }
-        let named = sightings.map { Member(address: $0.address, store: $0.id) }
-        let seconds = secondNames.map { Member(address: "Z" + stores[$0].name, store: stores[$0].id) }
-        let next = RingMembers(vnodes: 1, found: named + seconds)
-        if next == view.ring { return }
+        guard view.mayPlan || isNothingLeft, let sightings = sightings(replica, view) else { return }
         let unmarked = Set(stores.filter { !$0.isMarked }.map(\.id))
-        let pair = ringsFor(RingPair(before: view.ring, after: next))
-        replica.write(view.planning(sightings, unmarked: unmarked, vnodes: 1, rings: pair)) {
-            [unowned self] isWritten in
-            if isWritten {
-                for store in stores
-                where unmarked.contains(store.id) && sightings.contains(where: { $0.id == store.id }) {
-                    store.isMarked = true
-                }
+        let planned: Register
+        if isNothingLeft {
+            planned = view.beginningAnew(sightings, unmarked: unmarked, vnodes: 1)
+        } else {
+            let named = sightings.map { Member(address: $0.address, store: $0.id) }
+            let seconds = secondNames.map { Member(address: "Z" + stores[$0].name, store: stores[$0].id) }
+            let next = RingMembers(vnodes: 1, found: named + seconds)
+            if next == view.ring { return }
+            let pair = ringsFor(RingPair(before: view.ring, after: next))
+            planned = view.planning(sightings, unmarked: unmarked, vnodes: 1, rings: pair)
+        }
+        replica.write(planned) { [unowned self] isWritten in
+            guard isWritten else { return }
+            for store in stores where unmarked.contains(store.id) && sightings.contains(where: { $0.id == store.id }) {
+                store.isMarked = true
             }
         }
+    }
+
+    /// The stores that the replica's membership names; nil where one of them is not known yet.
+    private func sightings(_ replica: Replica, _ view: Register) -> [Store]? {
+        var sightings: [Store] = []
+        for index in wantedBy[replica.index] ?? wanted {
+            let store = stores[index]
+            // A store that has not been on the ring has to have answered for a while: its sockets are empty by then.
+            let known = view.store(store.id)
+            if replica.reaches(index), known != nil || now - store.answersSince >= moverSettings.returnDelay {
+                sightings.append(Store(id: store.id, address: address(store), start: store.start))
+            } else if view.ring.members.contains(where: { $0.store == store.id }) {
+                sightings.append(Store(id: store.id, address: address(store), start: known?.start ?? 0))
+            } else {
+                return nil
+            }
+        }
+        return sightings
     }
 }
 

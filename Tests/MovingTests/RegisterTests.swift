@@ -30,6 +30,46 @@ private func map(_ stores: [StoreID]) -> RingMap {
         #expect(register.markScope(register.entry(rings.slots[0])) == 1, "a DELETE voids what is not adopted yet")
     }
 
+    @Test func marksOfAnOlderRegisterSayNothing() {
+        let register = Register(stores: [a, b].map(store), vnodes: 500, oldMarks: 57)
+        #expect(register.adopting.allSatisfy { $0.since > 57 })
+        let failed = register.failingOver(a, rings: Rings(before: map([a, b])), backupStarts: [:])
+        #expect(failed.entries.values.allSatisfy { $0.predecessors.allSatisfy { $0.since > 57 } })
+    }
+
+    @Test func marksAreNeededAsLongAsAPredecessorOfTheirNumberIsAbsent() {
+        let failed = adopted.failingOver(b, rings: rings, backupStarts: [:])
+        let both = failed.failingOver(c, rings: rings, backupStarts: [:])
+        #expect(Following(view: both, rings: rings).leastNeededMark == failed.epoch)
+        #expect(Following(view: adopted, rings: rings).leastNeededMark == adopted.epoch + 1)
+        let following = Following(view: both, rings: rings)
+        for (isLive, epoch) in [(false, both.epoch), (true, both.epoch - 1)] {
+            let peer = Peer(id: 2, isLive: isLive, note: Note(epoch: epoch))
+            following.follow(both, rings: rings, peers: [peer])
+            #expect(following.leastNeededMark == nil, "that replica may yet mark by an older number")
+        }
+    }
+
+    @Test func aPushIsMadeAgainThatWasSentBeforeTheSessionEnded() {
+        let slot = rings.slots[0]
+        let hash = UInt32(slot.range) << 22
+        let following = Following(view: adopted, rings: rings)
+        var machine = RequestMachine(id: 1, hash: hash, isPost: false)
+        #expect(machine.resume(following) == .send(to: slot.before, markScope: nil))
+        // Whatever has become of the slot meanwhile, it looks as before now.
+        following.beganSession()
+        #expect(machine.ended(.done, following) == .send(to: slot.before, markScope: nil))
+        #expect(machine.ended(.done, following) == .answer)
+    }
+
+    @Test func aRegisterBeginsAnewWhenEveryStoreIsGone() {
+        var register = adopted
+        for store in [a, b, c] { register = register.failingOver(store, rings: rings, backupStarts: [:]) }
+        let anew = register.beginningAnew([store(d)], unmarked: [d], vnodes: 500)
+        #expect(anew.epoch == register.epoch + 1 && anew.entries.isEmpty && anew.down.isEmpty && anew.next == nil)
+        #expect(anew.stores == [store(d)] && anew.adopting.map(\.store) == [d])
+    }
+
     @Test func eachSlotHasOneOwnerAndEachKeyOneSlot() {
         let rings = Rings(before: map([a, b, c]), after: map([a, b, c, d]))
         #expect(Set(rings.slots).count == rings.slots.count)

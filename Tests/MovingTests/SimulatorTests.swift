@@ -2,7 +2,7 @@ import MovingSimulator
 import Testing
 
 /// Random histories, the same in every run, so that what fails is a change's doing: none may be wrong. `make simulate
-/// N=1000000` runs others, of which a few of 100,000 with hanging shards are (docs/adr/0025).
+/// N=1000000` runs others.
 @Suite struct SimulatorTests {
     static let strict = Configuration.all.filter(\.isStrict)
 
@@ -37,9 +37,9 @@ import Testing
         (.waitingForReplicas, "cut", 200), (.waitingForMembers, "cut", 300), (.answersOfOthers, "fail", 100),
         (.readingAfterStop, "stopped", 1000), (.listingAgain, "mix", 300), (.checkingProcesses, "file", 3000),
         (.fences, "file", 500), (.secondWrites, "fail", 100), (.failedSecondWrites, "mix-part", 500),
-        (.backups, "file", 500), (.restarts, "fail", 200), (.marks, "fail", 100), (.pipelinedMarks, "fail", 4000),
-        (.merging, "fail", 100), (.returnDelay, "shuffle", 200), (.endingPushes, "mix-part", 1000),
-        (.adopting, "calm", 100), (.cleaning, "all-killed", 4000),
+        (.backups, "file", 500), (.restarts, "fail", 200), (.marks, "fail", 100), (.neededMarks, "fail", 100),
+        (.pipelinedMarks, "fail", 4000), (.merging, "fail", 100), (.returnDelay, "shuffle", 200),
+        (.endingPushes, "mix-part", 1000), (.adopting, "calm", 100), (.cleaning, "all-killed", 4000),
     ]
 
     @Test(arguments: found.indices)

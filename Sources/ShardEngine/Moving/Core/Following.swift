@@ -65,6 +65,8 @@ package final class Following {
         var range: UInt16
         var epoch: Epoch
         var store: StoreID
+        /// Whether the replica has been one of those that others wait for ever since.
+        var isWitnessed = true
     }
 
     package init(view: Register, rings: Rings, settings: UInt64 = 0) {
@@ -116,6 +118,13 @@ package final class Following {
         if let flight = flights.removeValue(forKey: request) { touched.insert(flight.range) }
     }
 
+    /// The session is a new one, and the register has not been read since. Without the old one nobody waited for this replica:
+    /// slots may have gone to other stores and back, so what answers say of requests under way is not known.
+    package func beganSession() { for id in flights.keys { flights[id]?.isWitnessed = false } }
+
+    /// Whether the register tells all that has become of the slot since the request was sent.
+    func isWitnessed(_ request: Int) -> Bool { flights[request]?.isWitnessed ?? true }
+
     // MARK: Following
 
     /// What the replica tells its peers.
@@ -150,6 +159,12 @@ package final class Following {
     /// Whether planned steps need not wait: for a replica that is cut off, or one that would place groups otherwise.
     var hasAllMembers: Bool {
         hasConsul && markedSince == nil && peers.allSatisfy { $0.isLive && $0.note.settings == settings }
+    }
+
+    /// The groups of marks with smaller numbers may be deleted on every store, at any time from now on, however late; nil
+    /// while that is not known: a replica that is cut off may mark by the number after the last epoch that it followed.
+    package var leastNeededMark: Epoch? {
+        hasAllMembers && isFollowed(since: view.epoch, by: .members) ? view.leastNeededMark : nil
     }
 
     private func allNotes(_ reach: Reach, _ holds: (Note) -> Bool) -> Bool {

@@ -59,8 +59,6 @@ package struct Send: Equatable, Sendable {
         case delete(GroupKey)
         /// Add the key's mark to the group of marks with this number.
         case mark(MarkID, scope: Epoch)
-        /// Take the key's mark out of every group of marks.
-        case unmark(MarkID)
     }
 
     package var store: StoreID
@@ -74,13 +72,14 @@ struct Equalizing {
     var target: StoreID
     /// The target as a predecessor, whose families count where the authoritative store lacks them; nil for any other.
     var predecessor: Predecessor?
-    /// A number that marks need, for the predecessors that are still absent; nil where there are none.
-    var scope: Epoch?
+    /// The least number of marks that void something, of what predecessors that are still absent hold or of what has yet to
+    /// be adopted; nil where there is nothing.
+    var leastMark: Epoch?
 
-    init(_ entry: Entry, target: StoreID) {
+    init(_ entry: Entry, target: StoreID, adopting: [Stray]) {
         (own, self.target) = (entry.own, target)
         predecessor = entry.predecessors.last { $0.store == target }
-        scope = entry.predecessors.filter { $0.store != target }.map(\.since).max()
+        leastMark = (entry.predecessors.filter { $0.store != target }.map(\.since) + adopting.map(\.since)).min()
     }
 
     /// The pushes, in waves: each begins when the one before it has ended.
@@ -116,14 +115,13 @@ struct Equalizing {
 
     /// What is marked on either store, as far as it counts, is marked on both: either may be authoritative from now on.
     private func marks(_ have: Listing, _ copy: Listing, slot: (UInt32) -> Slot?) -> [Send] {
-        guard let scope else { return [] }
-        let isMarked = { (listing: Listing, mark: MarkID) in (listing.marks[mark] ?? 0) >= scope }
+        guard let leastMark else { return [] }
+        let counting = predecessor == nil ? have.marks : have.marks.merging(copy.marks) { max($0, $1) }
         var sends: [Send] = []
-        for mark in Set(have.marks.keys).union(predecessor == nil ? [] : Array(copy.marks.keys)).sorted() {
-            guard let place = slot(mark.hash), isMarked(have, mark) || predecessor != nil && isMarked(copy, mark)
-            else { continue }
-            for (store, listing) in [(own, have), (target, copy)] where !isMarked(listing, mark) {
-                sends.append(Send(store: store, what: .mark(mark, scope: scope), slot: place))
+        for (mark, number) in counting.sorted(by: { $0.key < $1.key }) where number >= leastMark {
+            guard let place = slot(mark.hash) else { continue }
+            for (store, listing) in [(own, have), (target, copy)] where (listing.marks[mark] ?? 0) < number {
+                sends.append(Send(store: store, what: .mark(mark, scope: number), slot: place))
             }
         }
         return sends
@@ -131,13 +129,11 @@ struct Equalizing {
 }
 
 extension Listing {
-    /// The pushes that leave nothing on the store of the keys whose slot is given.
+    /// The pushes that leave no group on the store of the keys whose slot is given. Marks stay: a Pushgateway cannot take one
+    /// out of its group, and what they say of predecessors goes on being true.
     func removals(at store: StoreID, slot: (UInt32) -> Slot?) -> [Send] {
         groups.keys.sorted().compactMap { key in
             slot(key.hash).map { Send(store: store, what: .delete(key), slot: $0) }
         }
-            + marks.keys.sorted().compactMap { mark in
-                slot(mark.hash).map { Send(store: store, what: .unmark(mark), slot: $0) }
-            }
     }
 }

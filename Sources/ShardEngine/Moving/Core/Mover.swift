@@ -74,6 +74,9 @@ package struct Mover: Sendable {
     /// Slots, by their revs, in whose fence nothing was pushed before the job failed.
     var unused: [Slot: Epoch] = [:]
     private var knownDown: [StoreID] = []
+    /// Stores that did not answer a push and have not been failed over since: they may do it late, so what waits for a fence or
+    /// for cleaning there goes on waiting until another store is authoritative.
+    private(set) var unanswered: Set<StoreID> = []
     /// How often stores have come back, and when last.
     var returns: [StoreID: (count: Int, at: Milliseconds)] = [:]
     var resting: (slots: [Slot: Milliseconds], stores: [StoreID: Milliseconds]) = ([:], [:])
@@ -89,6 +92,7 @@ package struct Mover: Sendable {
         // What a store answered before it failed says nothing about its return.
         for store in following.view.down where !knownDown.contains(store) { answering[store] = nil }
         knownDown = following.view.down
+        unanswered = unanswered.filter { following.view.store($0) != nil && !following.view.isDown($0) }
         switch event {
         case .tick: break
         case .probed(let store, let start): note(store, start, now)
@@ -279,6 +283,7 @@ package struct Mover: Sendable {
         _ actions: inout [MoverAction]
     ) {
         if result == .refused || result == .late {
+            unanswered.insert(send.store)
             failedAt(send.store, now, &actions)
         } else if isCurrent, result == .rejected {
             stuck.insert(send.slot)

@@ -21,13 +21,16 @@ extension Mover {
         var wakes: [Milliseconds] = []
         defer { if let first = wakes.min() { actions.append(.wake(at: first)) } }
 
-        let fenced = slots(view) { $0.step.isFence }
+        let fenced = slots(view) { $0.step.isFence && !unanswered.contains($0.own) }
         if !fenced.isEmpty {
             var lift = job(.lift, fenced, view)
             lift.unused = Set(fenced.filter { unused[$0] == view.entry($0).rev })
             return lift
         }
-        let unclean = slots(view) { $0.step == .unclean && !view.isDown($0.own) }.filter { isReady($0, now, &wakes) }
+        let cleanable = slots(view) {
+            $0.step == .unclean && !view.isDown($0.own) && !unanswered.contains($0.own)
+        }
+        let unclean = cleanable.filter { isReady($0, now, &wakes) }
         if !unclean.isEmpty { return job(.clean, unclean, view) }
         if let (store, start) = returned(view, now, &wakes) { return job(.note(store, start), [], view) }
         guard following.hasAllMembers else { return nil }
@@ -35,7 +38,9 @@ extension Mover {
             return job(.adopt(stray), [], view)
         }
         for stray in view.dirty where !view.isDown(stray.store) && !view.isAdopting(stray.store) {
-            if isReady(stray.store, now, &wakes) { return job(.wipe(stray), [], view) }
+            if isReady(stray.store, now, &wakes), hasAnswered(stray.store, now, &wakes) {
+                return job(.wipe(stray), [], view)
+            }
         }
         let tidied = view.tidied(following.rings) != nil
         if tidied, following.isFollowed(since: view.epoch, by: .members) { return job(.tidy, [], view) }
@@ -52,7 +57,9 @@ extension Mover {
             guard case .announced(let to) = entry.step else { return false }
             return !view.isDown(to) && !view.isDown(entry.own)
         }
-        let ready = announced.filter { isReady($0, now, &wakes) }
+        let ready = announced.filter { slot in
+            isReady(slot, now, &wakes) && hasAnswered(view.entry(slot).step.other!, now, &wakes)
+        }
         if !ready.isEmpty { return job(.handOver, batch(ready, following), view) }
         let due = slots(view) { if case .overlapping = $0.step { !view.isDown($0.own) } else { false } }
             .filter { isOver($0, view.entry($0), now, &wakes) && isReady($0, now, &wakes) }
@@ -131,6 +138,14 @@ extension Mover {
         guard let time = resting.stores[store], now < time else { return true }
         wakes.append(time)
         return false
+    }
+
+    /// Whether the store has answered this mover's probes for the return delay: what the mover before it had sent is done.
+    private func hasAnswered(_ store: StoreID, _ now: Milliseconds, _ wakes: inout [Milliseconds]) -> Bool {
+        guard let answer = answering[store] else { return false }
+        let time = answer.since + settings.returnDelay
+        if now < time { wakes.append(time) }
+        return now >= time
     }
 
     private func slots(_ view: Register, where holds: (Entry) -> Bool) -> [Slot] {

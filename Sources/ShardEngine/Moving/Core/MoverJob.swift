@@ -216,7 +216,8 @@ struct MoverJob: Sendable {
             }
             switch (kind, entry.step) {
             case (.handOver, .copying(let to)):
-                let sends = Equalizing(entry, target: to).sends(listings[entry.own]!, listings[to]!, slot: slot)
+                let equalizing = Equalizing(entry, target: to, adopting: view.adopting)
+                let sends = equalizing.sends(listings[entry.own]!, listings[to]!, slot: slot)
                 for index in waves.indices { waves[index] += sends[index] }
             case (.endOverlap, .wiping(let backup)):
                 waves[0] += listings[backup]!.removals(at: backup, slot: slot)

@@ -183,11 +183,14 @@ package struct Register: Equatable, Sendable {
     package internal(set) var entries: [Slot: Entry] = [:]
 
     /// The first register of a tier: what any store holds counts, wherever it is.
-    package init(stores: [Store], vnodes: Int) {
-        epoch = 1
+    ///
+    /// - Parameter oldMarks: the greatest number of marks that the stores hold, left by a register that is gone. What they say
+    ///   is about other failures, so the numbers of this one are greater.
+    package init(stores: [Store], vnodes: Int, oldMarks: Epoch = 0) {
+        epoch = oldMarks + 1
         self.stores = stores.sorted { $0.id < $1.id }
         ring = RingMembers(vnodes: vnodes, members: stores.map { Member(address: $0.address, store: $0.id) })
-        adopting = self.stores.map { Stray(store: $0.id, since: 1) }
+        adopting = self.stores.map { Stray(store: $0.id, since: oldMarks + 1) }
     }
 
     init(epoch: Epoch, stores: [Store], ring: RingMembers) {
@@ -223,9 +226,23 @@ extension Register {
         (entry.predecessors.map(\.since) + adopting.map(\.since)).max()
     }
 
+    /// No mark with a smaller number voids anything, and none will: failures to come have greater numbers.
+    var leastNeededMark: Epoch {
+        let since = entries.values.flatMap { $0.predecessors.map(\.since) } + adopting.map(\.since)
+        return since.min() ?? epoch + 1
+    }
+
     /// The store that the slot belongs to while some stores are down; nil where all are.
     package func target(_ slot: Slot, _ rings: Rings) -> StoreID? {
         isDown(slot.after) ? rings.standIn(slot.range) { !isDown($0) } : slot.after
+    }
+
+    /// Whether anything that the store holds counts, or may count: if its file is lost, it has to be given up.
+    package func hasPart(_ store: StoreID) -> Bool {
+        isAdopting(store)
+            || entries.values.contains { entry in
+                entry.own == store || entry.predecessors.contains { $0.store == store }
+            }
     }
 
     /// Whether what the store holds of the slot counts, or may count.

@@ -43,6 +43,28 @@ extension Register {
         }
     }
 
+    /// Begins with other stores, since every one that the register names has failed and has lost its file or is given up: no
+    /// copy of anything is left. A ring that was being moved to could not be reached any more.
+    ///
+    /// - Parameters:
+    ///   - sightings: the stores of the ring, each once.
+    ///   - unmarked: those of them that had no mark.
+    package func beginningAnew(_ sightings: [Store], unmarked: Set<StoreID>, vnodes: Int) -> Register {
+        precondition(stores.allSatisfy { isDown($0.id) }, "it begins anew while a store of the register is in use")
+        return changed { register in
+            let members = sightings.map { Member(address: $0.address, store: $0.id) }
+            register = Register(
+                epoch: register.epoch,
+                stores: sightings.sorted { $0.id < $1.id },
+                ring: RingMembers(vnodes: vnodes, members: members)
+            )
+            for store in register.stores {
+                let stray = Stray(store: store.id, since: register.epoch)
+                if unmarked.contains(store.id) { register.adopting.append(stray) } else { register.dirty.append(stray) }
+            }
+        }
+    }
+
     // MARK: Failure
 
     /// The store has failed: the next one on the ring stands in for it in each of its slots (rule A4).

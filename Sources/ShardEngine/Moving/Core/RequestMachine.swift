@@ -152,7 +152,7 @@ package struct RequestMachine: Sendable {
     /// Whether the store that took the push is still authoritative: its answer is none otherwise.
     private func isCurrent(_ plan: Plan, _ following: Following) -> Bool {
         let entry = following.view.entry(following.rings.slot(of: hash))
-        return entry.own == plan.own && entry.changed <= plan.changed
+        return entry.own == plan.own && entry.changed <= plan.changed && following.isWitnessed(id)
     }
 
     /// The request is made again: at once, or when the register says otherwise.

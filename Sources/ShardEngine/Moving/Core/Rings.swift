@@ -83,8 +83,10 @@ package struct Rings: Sendable {
         Slot(range: range(of: hash), before: before.owner(of: hash), after: after.owner(of: hash))
     }
 
-    /// The first store that is wanted, going clockwise on the next ring from where the range begins.
+    /// The first store that is wanted, going clockwise on the next ring from where the range begins; where that has none, on
+    /// the ring in force.
     func standIn(_ range: UInt16, where isWanted: (StoreID) -> Bool) -> StoreID? {
-        after.first(from: UInt32(range) << (32 - rangeBits), where: isWanted)
+        let first = UInt32(range) << (32 - rangeBits)
+        return after.first(from: first, where: isWanted) ?? before.first(from: first, where: isWanted)
     }
 }

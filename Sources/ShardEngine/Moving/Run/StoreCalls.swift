@@ -56,7 +56,6 @@ final class StoreCalls {
             request(.post, MarkGroup.path(number), MarkGroup.body(mark), at: address) { [unowned self] in
                 conclude($0, at: address, done)
             }
-        case .unmark: soon { done(.done, nil) }
         }
     }
 

@@ -132,7 +132,7 @@ extension Send {
         case .put(let key, let families), .post(let key, let families):
             return families.lazy.compactMap(Obstacle.reason).first ?? Send.obstacle(key)
         case .delete(let key): return Send.obstacle(key)
-        case .mark, .unmark: return nil
+        case .mark: return nil
         }
     }
 
