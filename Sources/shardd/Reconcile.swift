@@ -16,7 +16,7 @@ struct Reconcile: ParsableCommand {
     var isDryRun = false
 
     func run() throws {
-        let command = ReconcileCommand(try file.load(), isDryRun: isDryRun)
+        let command = ReconcileCommand(try file.load(), isDryRun: isDryRun, version: build.version)
         do throws(RunFailure) {
             try command.run(line: printLine, note: printNote)
         } catch {
@@ -36,8 +36,19 @@ struct Drain: ParsableCommand {
     @Argument(help: "The shard, as host:port.")
     var shard: ShardAddress
 
+    @Flag(help: "Take back a drain: the shard is used again.")
+    var undo = false
+
+    @Flag(help: "Give up a shard that will not come back: what it alone has is lost.")
+    var gone = false
+
+    func validate() throws {
+        if undo && gone { throw ValidationError("--undo and --gone cannot be used together") }
+    }
+
     func run() throws {
-        let command = DrainCommand(try file.load(), shard: shard)
+        let kind: DrainCommand.Kind = undo ? .undo : gone ? .gone : .empty
+        let command = DrainCommand(try file.load(), shard: shard, kind: kind, version: build.version)
         do throws(RunFailure) {
             try command.run(line: printLine, note: printNote)
         } catch {

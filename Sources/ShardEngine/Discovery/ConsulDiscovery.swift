@@ -169,7 +169,8 @@ final class ConsulDiscovery {
         timer?.schedule(after: isBlocking ? ConsulDiscovery.blockingPause : settings.pollInterval)
     }
 
-    private var draining: Set<ShardAddress> { drains?.shards ?? [] }
+    /// Shards that `shardd drain` is emptying.
+    var draining: Set<ShardAddress> { drains?.shards ?? [] }
 
     /// Shards that are being drained have no place on the ring, whatever Consul says of them.
     private func tell() {
@@ -200,6 +201,9 @@ final class ConsulDiscovery {
         self.orphans = orphans
         if isNew, registrationBackoff.failureCount == 0 { register() }
     }
+
+    /// The shards that Consul named last and that are in maintenance.
+    var maintained: Set<ShardAddress> { lastInstances.maintained }
 
     /// The shards that Consul named last and held for unhealthy, but for those that are being drained.
     var unhealthy: Set<ShardAddress> { Set(lastInstances.faults.keys).subtracting(draining) }

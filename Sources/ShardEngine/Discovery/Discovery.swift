@@ -78,6 +78,22 @@ final class Discovery {
         }
     }
 
+    /// Shards that somebody has put into maintenance.
+    var maintained: Set<ShardAddress> {
+        switch source {
+        case .consul(let consul): consul.maintained
+        case .probes, nil: []
+        }
+    }
+
+    /// Shards that `shardd drain` is emptying.
+    var draining: Set<ShardAddress> {
+        switch source {
+        case .consul(let consul): consul.draining
+        case .probes, nil: []
+        }
+    }
+
     /// Why a shard is in the membership no more, as far as is known.
     func reasonToLeave(_ shard: ShardAddress) -> String {
         let unnamed = "the configuration does not name it any more"

@@ -17,6 +17,8 @@ struct StoreBook {
         var process: String?
         /// The mark of the store that the process has.
         var mark: String?
+        /// Whether the store has been a member of the tier.
+        var isMember = false
         /// The start times that the address told before, the latest last.
         var retired: [String] = []
         /// Whether it has told a start time again after another one, as only an address of several processes does.
@@ -55,7 +57,8 @@ struct StoreBook {
         case .process(let process):
             entry.obstacle = nil
             entry.take(process)
-            map.identities[shard] = entry.isAlternating ? nil : StoreIdentity(process: process, mark: entry.mark)
+            let identity = StoreIdentity(process: process, mark: entry.mark, isMember: entry.isMember)
+            map.identities[shard] = entry.isAlternating ? nil : identity
         case .unreachable:
             // It is still the store that it was, until it answers otherwise.
             break
@@ -69,10 +72,12 @@ struct StoreBook {
     }
 
     /// Notes the mark of the store behind an address, if it is still that process.
-    mutating func note(mark: String, of shard: ShardAddress, process: String) {
+    mutating func note(mark: String, isMember: Bool = false, of shard: ShardAddress, process: String) {
         guard entries[shard]?.process == process else { return }
         entries[shard]?.mark = mark
-        if map.identities[shard] != nil { map.identities[shard]?.mark = mark }
+        entries[shard]?.isMember = isMember
+        map.identities[shard]?.mark = mark
+        map.identities[shard]?.isMember = isMember
     }
 
     /// Compares what all addresses told in a round.

@@ -106,10 +106,10 @@ final class Stores {
     }
 
     /// Notes the mark that was read from, or written to, the store of a process.
-    func note(mark: String, of shard: ShardAddress, process: String) {
+    func note(mark: String, isMember: Bool, of shard: ShardAddress, process: String) {
         loop.assertOnLoop()
         let before = book.map
-        book.note(mark: mark, of: shard, process: process)
+        book.note(mark: mark, isMember: isMember, of: shard, process: process)
         if book.map != before { onChange() }
     }
 

@@ -10,7 +10,7 @@ struct WorkerSnapshot {
         var inFlight = 0
         var connections = 0
         /// Why the shard cannot be reached, as far as this worker has seen; nil when it can.
-        var suspicion: String?
+        var fault: String?
         /// Pushes that wait for a connection.
         var queue = 0
         var retries: UInt64 = 0
@@ -27,7 +27,7 @@ struct WorkerSnapshot {
             failovers += other.failovers
             inFlight += other.inFlight
             connections += other.connections
-            suspicion = suspicion ?? other.suspicion
+            fault = fault ?? other.fault
             queue += other.queue
             retries += other.retries
             connectErrors += other.connectErrors

@@ -8,6 +8,8 @@ struct StoreIdentity: Hashable, Sendable {
     var process: String
     /// The mark that the store carries from process to process, in its file; nil where none was read or written yet.
     var mark: String?
+    /// Whether the store has been a member of the tier: what it holds that the register does not know of is void.
+    var isMember = false
 }
 
 /// What one question to an address has found.

@@ -8,7 +8,7 @@ from .net import wait_until
 from .shardd import run
 
 # What shardd's own runs need to be quick in a test; every field of the section, for it is replaced as a whole.
-OFTEN = {"enabled": True, "settle": "1s", "interval": "2s"}
+OFTEN = {"enabled": True, "settle": "1s", "interval": "2s", "overlap": "1s"}
 
 
 class Move(NamedTuple):

@@ -92,16 +92,21 @@ package final class Following {
     /// - Parameter rings: made for the register's ring and next ring.
     package func follow(_ register: Register, rings: Rings, peers: [Peer]) {
         precondition(telling(register, rings: rings) == nil, "the register is not told of failures")
-        // Nobody tells any more what a replica has touched that is gone.
-        let isAnyGone = self.peers.contains { old in !peers.contains { $0.id == old.id } }
-        if isAnyGone { touched.formUnion(announced) }
-        self.peers = peers
+        hear(peers)
         if register.epoch <= view.epoch, markedSince == nil { return }
         (failedAlone, markedSince) = ([], nil)
         (view, self.rings) = (register, rings)
         let before = announced
         announced = Following.announced(view)
         touched.formIntersection(announced.intersection(before))
+    }
+
+    /// Takes in what peers tell, by the register that is followed already.
+    package func hear(_ peers: [Peer]) {
+        // Nobody tells any more what a replica has touched that is gone.
+        let isAnyGone = self.peers.contains { old in !peers.contains { $0.id == old.id } }
+        if isAnyGone { touched.formUnion(announced) }
+        self.peers = peers
     }
 
     // MARK: Requests

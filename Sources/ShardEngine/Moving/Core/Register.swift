@@ -193,6 +193,13 @@ package struct Register: Equatable, Sendable {
         adopting = self.stores.map { Stray(store: $0.id, since: oldMarks + 1) }
     }
 
+    /// A register at rest, for a replica that moves nothing: whatever stores hold stays where it is.
+    package init(resting stores: [Store], vnodes: Int, epoch: Epoch) {
+        self.epoch = epoch
+        self.stores = stores.sorted { $0.id < $1.id }
+        ring = RingMembers(vnodes: vnodes, members: stores.map { Member(address: $0.address, store: $0.id) })
+    }
+
     init(epoch: Epoch, stores: [Store], ring: RingMembers) {
         (self.epoch, self.stores, self.ring) = (epoch, stores, ring)
     }

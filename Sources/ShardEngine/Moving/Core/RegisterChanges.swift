@@ -43,6 +43,16 @@ extension Register {
         }
     }
 
+    /// What any store on the ring holds counts where the authoritative store lacks it, as in a first register: somebody has
+    /// pushed past shardd, and wants it seen to.
+    package func lookingAtEverything() -> Register {
+        changed { register in
+            for member in register.ring.members where !register.isAdopting(member.store) {
+                register.adopting.append(Stray(store: member.store, since: register.epoch))
+            }
+        }
+    }
+
     /// Begins with other stores, since every one that the register names has failed and has lost its file or is given up: no
     /// copy of anything is left. A ring that was being moved to could not be reached any more.
     ///

@@ -10,7 +10,7 @@ import Logging
 import MovingCore
 
 /// A replica's way to the tier's state in Consul; loop-confined.
-final class ConsulRegister {
+final class ConsulRegister: RegisterKeeper {
     /// Tells the note that is to be written when a session begins. The caller takes it for written: should the session not
     /// come about after all, the caller is asked again.
     var note: () -> Note = { Note(epoch: 0) }

@@ -59,6 +59,26 @@ final class StoreCalls {
         }
     }
 
+    /// Marks a store as a member of the tier, in place of its mark of before; `done` tells whether that is done.
+    func markMember(_ mark: String, at address: ShardAddress, _ done: @escaping (Bool) -> Void) {
+        let body = StoreMark.body(mark)
+        request(.put, StoreMark.memberPath(mark), body, at: address) { [unowned self] end in
+            guard case .answered(let response) = end, (200..<300).contains(response.status) else { return done(false) }
+            request(.delete, StoreMark.path(mark), [], at: address) { _ in done(true) }
+        }
+    }
+
+    /// Deletes one group of marks.
+    func deleteMarks(_ number: Epoch, at address: ShardAddress, _ done: @escaping (PushResult) -> Void) {
+        request(.delete, MarkGroup.path(number), [], at: address) { end in
+            if case .answered(let response) = end, (200..<300).contains(response.status) {
+                done(.done)
+            } else {
+                done(.late)
+            }
+        }
+    }
+
     /// Deletes the groups of marks that nothing needs any more; the worst result counts.
     ///
     /// - Parameter known: the numbers of the groups that are there.

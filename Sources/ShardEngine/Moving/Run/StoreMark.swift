@@ -30,6 +30,12 @@ enum StoreMark {
     /// Where a mark is pushed.
     static func path(_ mark: String) -> String { "/metrics/job/\(job)/\(label)/\(mark)" }
 
+    /// Where the mark of a store is pushed once it is a member of the tier: all that it holds is known to the register.
+    static func memberPath(_ mark: String) -> String { "\(path(mark))/\(memberLabel)/member" }
+
+    /// Tells, in a group with a mark, that the store is a member.
+    static let memberLabel = "tier"
+
     /// What is pushed there.
     static func body(_ mark: String) -> [UInt8] {
         var encoder = FamilyEncoder()
@@ -42,6 +48,8 @@ enum StoreMark {
 struct GroupCensus: Equatable, Sendable {
     /// The marks of its store; more than one only where replicas could not see each other's.
     var marks: Set<String> = []
+    /// Whether the store has been a member of the tier.
+    var isMember = false
     /// How many groups it holds, shardd's own apart.
     var groups = 0
 
@@ -56,6 +64,7 @@ struct GroupCensus: Equatable, Sendable {
             let text = String(decoding: line, as: UTF8.self)
             if GroupCensus.label("job", in: text) == StoreMark.job {
                 if let mark = GroupCensus.label("store", in: text) { marks.insert(mark) }
+                if GroupCensus.label(StoreMark.memberLabel, in: text) != nil { isMember = true }
             } else {
                 groups += 1
             }

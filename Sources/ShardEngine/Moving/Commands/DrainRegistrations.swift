@@ -90,7 +90,7 @@ struct DrainRegistrations {
         while true {
             let left = try find().filter { !isGone($0) }
             if left.isEmpty || MonotonicTime.now() >= deadline { return left }
-            guard !context.runs.isInterrupted else { throw RunFailure("interrupted") }
+            guard !context.isInterrupted else { throw RunFailure("interrupted") }
             context.session.pause(.milliseconds(100))
         }
     }

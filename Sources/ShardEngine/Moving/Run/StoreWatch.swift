@@ -98,6 +98,12 @@ final class StoreWatch {
         return selection.shards
     }
 
+    /// The store behind an address has become a member of the tier.
+    func noteMember(_ shard: ShardAddress) {
+        guard let identity = map.identity(of: shard), let mark = identity.mark else { return }
+        stores.note(mark: mark, isMember: true, of: shard, process: identity.process)
+    }
+
     /// Takes in how many groups shards held when they were listed, and which of them had no mark.
     func noteListings(groups: [ShardAddress: Int], unmarked: Set<ShardAddress>) {
         confinement.assertOnLoop()
@@ -118,7 +124,7 @@ final class StoreWatch {
 
     private func marked(_ finding: StoreMarker.Finding) {
         let shard = finding.shard
-        stores.note(mark: finding.mark, of: shard, process: finding.process)
+        stores.note(mark: finding.mark, isMember: finding.isMember, of: shard, process: finding.process)
         let before = groupCounts.updateValue((finding.groups, .now()), forKey: shard)
         guard restarted.remove(shard) != nil else { return }
         var metadata: Logger.Metadata = ["shard": "\(shard)", "groups": "\(finding.groups)"]

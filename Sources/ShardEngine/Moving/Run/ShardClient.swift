@@ -170,35 +170,3 @@ final class ShardClient {
     /// How far a shard's clock may be ahead of this machine's, in nanoseconds.
     private static let clockMargin: Int64 = 250_000_000
 }
-
-/// Why a run leaves a shard alone for now.
-enum Doubt {
-    /// It does not answer, for this reason.
-    case silent(String)
-    /// It was away a moment ago.
-    case back
-    /// It has not received all the requests that it missed.
-    case untold
-    /// Whether it has cannot be known.
-    case unknown
-}
-
-/// Why something could not be done; for logs and the command line.
-public struct RunFailure: Error, Equatable, Sendable {
-    /// One line.
-    public let reason: String
-
-    init(_ reason: String) {
-        self.reason = reason
-    }
-
-    /// A run leaves a shard alone for now.
-    static func distrusted(_ shard: ShardAddress, _ doubt: Doubt) -> RunFailure {
-        switch doubt {
-        case .silent(let reason): RunFailure("shard \(shard) does not answer /api/v1/status: \(reason)")
-        case .back: RunFailure("shard \(shard) came back a moment ago, and may not have received all that it missed")
-        case .untold: RunFailure("shard \(shard) has not received the DELETEs that it missed")
-        case .unknown: RunFailure("Consul does not tell whether shard \(shard) has received the DELETEs that it missed")
-        }
-    }
-}

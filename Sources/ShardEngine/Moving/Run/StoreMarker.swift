@@ -11,6 +11,8 @@ final class StoreMarker {
         var mark: String
         /// How many groups the store held, shardd's own apart.
         var groups: Int
+        /// Whether the store has been a member of the tier.
+        var isMember: Bool
     }
 
     private let loop: EventLoop
@@ -72,7 +74,14 @@ final class StoreMarker {
     private func conclude(_ shard: ShardAddress, _ process: String, _ census: GroupCensus?) {
         guard let census else { return end(shard) }
         if let mark = census.marks.min() {
-            onFinding(Finding(shard: shard, process: process, mark: mark, groups: census.groups))
+            let finding = Finding(
+                shard: shard,
+                process: process,
+                mark: mark,
+                groups: census.groups,
+                isMember: census.isMember
+            )
+            onFinding(finding)
             return end(shard)
         }
         guard let mark = StoreMark.new(process: process) else { return end(shard) }
@@ -87,7 +96,8 @@ final class StoreMarker {
         )
         calls[shard] = HTTPCall(loop: loop, resolver: resolver, push) { [unowned self] outcome in
             if case .response(let response) = outcome, (200..<300).contains(response.status) {
-                onFinding(Finding(shard: shard, process: process, mark: mark, groups: census.groups))
+                let groups = census.groups
+                onFinding(Finding(shard: shard, process: process, mark: mark, groups: groups, isMember: false))
             }
             end(shard)
         }
