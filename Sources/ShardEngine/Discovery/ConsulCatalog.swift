@@ -174,7 +174,7 @@ struct RegisteredService: Decodable, Equatable {
     }
 }
 
-/// A check as an agent has it. What it asks is not told: an agent leaves `Definition` empty.
+/// A check as an agent, or the health endpoint of a node, has it. What it asks is not told: an agent leaves `Definition` empty.
 struct RegisteredCheck: Decodable {
     var node: String
     var id: String
@@ -190,6 +190,8 @@ struct RegisteredCheck: Decodable {
         case notes = "Notes"
         case serviceID = "ServiceID"
     }
+
+    var isPassing: Bool { status == "passing" }
 
     /// Whether it stands for maintenance mode, rather than asking anybody.
     var isMaintenance: Bool { id.hasPrefix("_service_maintenance") || id.hasPrefix("_node_maintenance") }

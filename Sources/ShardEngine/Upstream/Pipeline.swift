@@ -154,7 +154,11 @@ final class Pipeline {
     func add(_ exchange: Exchange) {
         precondition(state == .open && !isExclusive)
         guard let connection = exchange.connection else { preconditionFailure("an exchange without a client") }
-        if exchange.isSentAgain { pool.metrics.retries += 1 }
+        if exchange.isSentAgain {
+            // Once, though it may be taken back from here before it has left.
+            pool.metrics.retries += 1
+            exchange.isSentAgain = false
+        }
         exchange.sentAt = loop.now
         exchange.streamStart = streamEnd
         exchanges.append(exchange)

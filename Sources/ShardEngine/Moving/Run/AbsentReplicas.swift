@@ -87,13 +87,13 @@ final class AbsentReplicas {
             "/v1/health/node/\(client.escaped(node))\(query)\(query.isEmpty ? "?" : "&")\(ConsulClient.consistentRead)"
         calls.call(.get, target) { [unowned self] outcome in
             // An answer that cannot be had tells nothing: whoever is known to be dead has to be seen so again.
-            guard let checks: [NodeCheck] = decodeDocument(outcome) else { return judge(node, nil) }
+            guard let checks: [RegisteredCheck] = decodeDocument(outcome) else { return judge(node, nil) }
             judge(node, checks)
         }
     }
 
     /// - Parameter checks: all of the node's; nil where Consul does not tell.
-    private func judge(_ node: String, _ checks: [NodeCheck]?) {
+    private func judge(_ node: String, _ checks: [RegisteredCheck]?) {
         let isAgentAlive = checks?.contains { $0.id == "serfHealth" && $0.isPassing } == true
         for (id, absence) in absences where absence.replica.note.node == node {
             let service = ReplicaSession.serviceID(TierKeys.name(of: id))
@@ -122,19 +122,6 @@ final class AbsentReplicas {
         calls.call(.delete, target) { [unowned self] outcome in
             guard outcome.isTrue else { return }
             logger.info("a replica is no member any more", metadata: ["replica": "\(name)", "reason": "\(reason)"])
-        }
-    }
-
-    private struct NodeCheck: Decodable {
-        var id: String
-        var serviceID: String
-        var status: String
-        var isPassing: Bool { status == "passing" }
-
-        enum CodingKeys: String, CodingKey {
-            case id = "CheckID"
-            case serviceID = "ServiceID"
-            case status = "Status"
         }
     }
 

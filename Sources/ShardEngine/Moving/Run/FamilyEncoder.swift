@@ -12,6 +12,13 @@ struct FamilyEncoder {
     /// What has been written.
     private(set) var bytes: [UInt8] = []
 
+    /// A gauge with a name and no metrics, which a Pushgateway keeps and never exposes: what all marks are.
+    static func withoutMetrics(_ name: String) -> [UInt8] {
+        var encoder = FamilyEncoder()
+        encoder.append(MetricFamily(name: name, kind: .gauge, help: "", metrics: []))
+        return encoder.bytes
+    }
+
     /// Appends a family.
     mutating func append(_ family: MetricFamily) {
         var message = Message()

@@ -22,7 +22,7 @@ enum MarkGroup {
     static func path(_ number: Epoch) -> String { "/metrics/job/\(StoreMark.job)/\(label)/\(number)" }
 
     /// What a push of a mark holds.
-    static func body(_ mark: MarkID) -> [UInt8] { familyWithoutMetrics(name(mark)) }
+    static func body(_ mark: MarkID) -> [UInt8] { FamilyEncoder.withoutMetrics(name(mark)) }
 
     /// The number of a group of marks; nil for any other group.
     static func number(of group: GroupLabels) -> Epoch? {
@@ -57,18 +57,12 @@ enum BarrierGroup {
     static func newName() -> String { prefix + digits(.random(in: 0...UInt64.max), count: 16) }
 
     /// What a push of a name holds.
-    static func body(_ name: String) -> [UInt8] { familyWithoutMetrics(name) }
+    static func body(_ name: String) -> [UInt8] { FamilyEncoder.withoutMetrics(name) }
 
     /// Whether the group is this one.
     static func isBarrier(_ group: GroupLabels) -> Bool {
         StoreMark.isOwn(group) && group.pairs.contains { $0.name == label }
     }
-}
-
-private func familyWithoutMetrics(_ name: String) -> [UInt8] {
-    var encoder = FamilyEncoder()
-    encoder.append(MetricFamily(name: name, kind: .gauge, help: "", metrics: []))
-    return encoder.bytes
 }
 
 private func digits(_ number: UInt64, count: Int) -> String {

@@ -31,11 +31,7 @@ enum StoreMark {
     static func path(_ mark: String) -> String { "/metrics/job/\(job)/\(label)/\(mark)" }
 
     /// What is pushed there.
-    static func body(_ mark: String) -> [UInt8] {
-        var encoder = FamilyEncoder()
-        encoder.append(MetricFamily(name: "shardd_store_\(mark)", kind: .gauge, help: "", metrics: []))
-        return encoder.bytes
-    }
+    static func body(_ mark: String) -> [UInt8] { FamilyEncoder.withoutMetrics("shardd_store_\(mark)") }
 }
 
 /// What a shard's `/metrics` tells of its groups.
