@@ -136,6 +136,9 @@ final class Pipeline {
         for exchange in exchanges { exchange.resume(after: stop) }
     }
 
+    /// Its head has its time from now on.
+    func restartHead() { lastUse = loop.now }
+
     /// Whether the shard's kernel has all of what was sent.
     var isAllDelivered: Bool { unsent.count == 0 && largeBody == nil && socket?.isAllDelivered == true }
 

@@ -134,6 +134,7 @@ extension ShardPool {
     /// Asks the shard whether it answers at all, unless it is being asked.
     func ask() {
         guard question == nil else { return }
+        askedAt = loop.now
         let request = HTTPRequest(
             host: shard.host,
             port: shard.port,
@@ -156,10 +157,14 @@ extension ShardPool {
 
     private func heardThatItAnswers() {
         lastAnswerToQuestion = loop.now
+        // It was stopped and has just gone on: what waits for it has its time from now on.
+        let hasWoken = wasSilent || loop.now.since(askedAt) >= ShardPool.promptTime
+        wasSilent = false
         endAccusations()
         if standing == .doubted { standing = .trusted }
         for pipeline in pipelines where pipeline.state == .open && !pipeline.exchanges.isEmpty {
-            if isLate(pipeline, at: loop.now) { leaveAlone(pipeline) }
+            guard isLate(pipeline, at: loop.now) else { continue }
+            if hasWoken { pipeline.restartHead() } else { leaveAlone(pipeline) }
         }
         pump()
     }
@@ -167,6 +172,7 @@ extension ShardPool {
     /// It takes connections and says nothing: it is stopped. What it has been sent keeps its place, and what it has not been
     /// sent waits; it is asked again at the next sweep.
     private func heardNothing() {
+        wasSilent = true
         endAccusations()
     }
 
@@ -176,6 +182,8 @@ extension ShardPool {
         for exchange in ended { exchange.fail(.brokeConnection) }
     }
 
+    /// A shard that is not stopped answers a question in less.
+    private static let promptTime = TimeSpan.milliseconds(50)
     /// How long a connection beyond the first may be unused.
     private static let idleTime = TimeSpan.seconds(30)
 }

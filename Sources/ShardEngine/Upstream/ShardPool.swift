@@ -49,6 +49,9 @@ final class ShardPool {
     /// Pushes on which connections of their own have broken: the shard is being asked whether it is because of them.
     var accused: [Exchange] = []
     var question: HTTPCall?
+    var askedAt = MonotonicTime(nanoseconds: 0)
+    /// Whether the last question had no answer.
+    var wasSilent = false
     var lastAnswerToQuestion = MonotonicTime(nanoseconds: 0)
 
     init(shard: ShardAddress, forwarder: Forwarder) {
