@@ -2,50 +2,53 @@
 //
 //   client ─▶ HTTPServer ─▶ PushHandler ─▶ GroupingKeyParser ─▶ Ring ─▶ Forwarder ─▶ ShardPool ─▶ Pipeline ══▶ shard
 //                               └─▶ AdminHandler                 ▲ swap
-//                                                   Discovery ─▶ RingBuilder
+//                                     Discovery, StoreWatch ─▶ Tier ◀─▶ register in Consul
 //
 // `run` is called by the command line and returns when the server has shut down.
 import Glibc
 import Logging
+import MovingCore
 
 /// A running shardd.
 public final class Server {
-    private let options: ServeOptions
+    let options: ServeOptions
     private let logLevel: LogLevelBox
     private let log: LogWriter
-    private let logger: Logger
-    private let loop: EventLoop
-    private let workers: WorkerGroup
-    private let discovery: Discovery
-    private let ringBuilder: RingBuilder
-    private let resolver: Resolver
-    private let stores: StoreWatch
-    private let hints: Hints
-    private let handover: Handover
-    private let reconciler: Reconciler
+    let logger: Logger
+    let loop: EventLoop
+    let workers: WorkerGroup
+    let discovery: Discovery
+    let resolver: Resolver
+    let stores: StoreWatch
     private let emptyInstances: EmptyInstances
-    private var reconcileMetrics = ReconcileMetrics()
-    /// The ring in force.
-    private var ring: Ring
-    private var configuration: Configuration
-    private var membership: Membership
-    /// The addresses of which the latest ring was made, or is being made; nil before the first.
-    private var selected: [ShardAddress]?
-    private var generation = 0
-    private var absences = Absences()
-    private var ringChangedAt = wallClock()
-    /// Shards that have yet to be told what they have missed.
-    private var untold: Set<ShardAddress> = []
-    /// The Consul that has the stores.
-    private var storesAt: Configuration.Consul?
+    var tier: Tier
+    var members: TierMembers
+    var shown: ShownRing
+    var configuration: Configuration
+    var membership: Membership
+    /// Where the register is kept.
+    var registerAt: RegisterPlace
+    /// Tells of other replicas that would move groups; nil where Consul does.
+    var claims: MoverClaims?
+    /// Asks for the register in Consul while there was none to serve by.
+    var knock: (any RegisterKeeper)?
+    /// Why there was no register.
+    var absence: MovingHindrance?
+    /// When all was last seen at rest before something kept it from being moved, in seconds since 1970.
+    var lastRest: Double?
+    /// Why nothing is moved though the configuration has it so.
+    var hindrance: MovingHindrance?
+    /// Whether nothing was moving when the tier last changed.
+    private var wasAtRest = false
+    /// Whether the tier has been started.
+    private var isBegun = false
     private var isDraining = false
     private var wasLastReloadSuccessful = true
     private var lastReloadSuccess = wallClock()
-    /// Why shards have left the membership, until the ring without them is in force.
-    private var leavingReasons: [ShardAddress: String] = [:]
     private let descriptors: Int
     private var signals: [SignalEvent] = []
     private var graceEnd: Timer?
+    private var startCheck: Timer?
 
     /// Serves until a signal, or a request, ends it.
     public static func run(_ options: ServeOptions) throws(StartFailure) {
@@ -69,7 +72,6 @@ public final class Server {
         files.giveBack()
         server.loop.drive {
             server.loop.run()
-            server.reconciler.stop()
             server.emptyInstances.stop()
             server.workers.close()
         }
@@ -95,62 +97,52 @@ public final class Server {
             logger: logger
         )
         membership = Membership(servers: configuration)
-        ring = Ring(shards: [], vnodes: configuration.hash.vnodes)
         stores = StoreWatch(loop: loop, resolver: resolver, configuration: configuration, logger: logger)
-        ringBuilder = RingBuilder(mailbox: loop.mailbox)
-        hints = Hints(loop: loop, resolver: resolver, logger: logger)
-        var ringsChanged: (RingSet) -> Void = { _ in }
-        handover = Handover(
-            loop: loop,
-            ring: ring,
-            hold: configuration.hold,
-            builder: ringBuilder,
-            hints: hints,
-            logger: logger
-        ) { ringsChanged($0) }
-        var runsChanged: (RunState) -> Void = { _ in }
-        var counted: (ReconcileMetrics) -> Void = { _ in }
-        reconciler = Reconciler(
-            home: loop.mailbox,
-            logger: logger,
-            onState: { runsChanged($0) },
-            onMetrics: { counted($0) }
-        )
         emptyInstances = EmptyInstances(home: loop.mailbox, logger: logger)
+        shown = ShownRing(mailbox: loop.mailbox, logger: logger)
+        registerAt = RegisterPlace(configuration)
+        (members, tier) = Server.makeTier(registerAt, loop, resolver, workers, configuration, options, logger)
         var changed: (Membership) -> Void = { _ in }
         discovery = Discovery(loop: loop, resolver: resolver, configuration: configuration, logger: logger) {
             changed($0)
         }
         changed = { [unowned self] in membershipChanged($0) }
-        ringsChanged = { [unowned self] in use($0) }
-        runsChanged = { [unowned self] in handover.observe($0) }
-        counted = { [unowned self] in
-            reconcileMetrics = $0
-            stores.noteListings(groups: $0.groups, unmarked: $0.unmarked)
-        }
         stores.onChange = { [unowned self] in storesChanged() }
-        hints.isInUse = { [unowned self] in handover.isInUse($0) }
-        hints.onUntold = { [unowned self] shards in
-            untold = shards
-            tellReconciler()
-        }
         connectParts()
-        workers.use(handover.rings)
-        useStores()
-        tellReconciler()
-        startThreads()
+        connectWorkers()
+        hearTier()
+        emptyInstances.onPending = { [workers] shards in workers.forEach { $0.pushHandler.holdPosts(for: shards) } }
+        emptyInstances.start()
         discovery.start()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
-        identifyShards(isFirst: true) { [unowned self] in
-            handover.begin { [unowned self] in accept() }
+        identifyShards { [unowned self] in
+            beginClaims { [unowned self] in
+                isBegun = true
+                let first = tier
+                useRegister()
+                if tier === first { tier.start() }
+                awaitRing()
+            }
         }
     }
 
-    private func startThreads() {
-        emptyInstances.onPending = { [workers] shards in workers.forEach { $0.pushHandler.holdPosts(for: shards) } }
-        emptyInstances.start()
-        reconciler.start()
+    /// Accepts clients once there is a ring, or after a while without.
+    private func awaitRing() {
+        let since = loop.now
+        startCheck = Timer(loop: loop) { [unowned self] in
+            let isLate = MonotonicTime.now().since(since) >= Server.startTime
+            guard isLate || tier.following != nil && shown.hasRing else {
+                startCheck?.schedule(after: .milliseconds(5))
+                return
+            }
+            startCheck = nil
+            accept()
+        }
+        startCheck?.schedule(after: .zero)
     }
+
+    /// How long a start waits for a register.
+    private static let startTime = TimeSpan.seconds(5)
 
     private func accept() {
         let address = ShardAddress(host: configuration.listen.host ?? "*", port: workers.port)
@@ -172,7 +164,6 @@ public final class Server {
         for worker in workers.all {
             let admin = AdminHandler(server: entrance, forwarder: worker.forwarder)
             worker.pushHandler.onOther = { admin.handle($0, $1) }
-            connectToHandover(worker, this)
         }
         signals = [
             SignalEvent(loop: loop, signal: SIGTERM) { [unowned self] in quit() },
@@ -181,26 +172,15 @@ public final class Server {
         ]
     }
 
-    /// Has the worker tell of shards that missed something, or that answer again, wherever its loop is.
-    private func connectToHandover(_ worker: Worker, _ server: WeakLoopBound<Server>) {
-        let (mailbox, home) = (worker.loop.mailbox, loop.mailbox)
-        worker.forwarder.onMissed = { shard, path, doneBy, done in
-            let done = LoopBound(done, on: mailbox)
-            server.perform(from: mailbox) { server in
-                server.missed(shard, path, doneBy: doneBy) { done.perform(from: home) { $0() } }
-            }
-        }
-        worker.onSuspect = { shard in
-            server.perform(from: mailbox) { $0.handover.isPassedOver(shard) }
-        }
-        worker.onShardUp = { shard in
-            server.perform(from: mailbox) { $0.handover.isUp(shard) }
-        }
-        worker.onShardAnswers = { shard, done in
-            let done = LoopBound(done, on: mailbox)
-            server.perform(from: mailbox) { server in
-                server.handover.answers(shard) { done.perform(from: home) { $0() } }
-            }
+    /// Joins the workers and the tier, wherever the workers' loops are; before these run.
+    private func connectWorkers() {
+        let server = WeakLoopBound(self, on: loop.mailbox)
+        for (index, worker) in workers.all.enumerated() {
+            let mailbox = worker.loop.mailbox
+            worker.onFailure = { store, cause in server.perform(from: mailbox) { $0.tier.fail(store, cause) } }
+            worker.onDropBackup = { slot in server.perform(from: mailbox) { $0.tier.dropBackup(slot) } }
+            worker.onNote = { note in server.perform(from: mailbox) { $0.tier.workerTold(index, note) } }
+            worker.forwarder.onLateTurn = { server.perform(from: mailbox) { $0.tier.turnCameLate() } }
         }
     }
 
@@ -210,99 +190,62 @@ public final class Server {
     // MARK: Membership
 
     private func membershipChanged(_ membership: Membership) {
-        let isFirst = self.membership.source == .config
         for shard in Set(self.membership.shards).subtracting(membership.shards) {
-            leavingReasons[shard] = discovery.reasonToLeave(shard)
+            shown.leavingReasons[shard] = discovery.reasonToLeave(shard)
         }
         self.membership = membership
-        identifyShards(isFirst: isFirst)
+        identifyShards()
     }
 
-    /// Finds out who is behind the addresses of the membership, and makes the ring of those that are a store each.
-    private func identifyShards(isFirst: Bool, _ done: @escaping () -> Void = {}) {
+    /// Finds out who is behind the addresses of the membership, and tells the tier.
+    private func identifyShards(_ done: @escaping () -> Void = {}) {
         watchStores()
         let identified = membership.shards
         stores.identify(identified) { [unowned self] in
             // Another membership has come meanwhile, whose addresses may have yet to be asked.
-            if identified != membership.shards { return identifyShards(isFirst: isFirst, done) }
-            rebuildRing(isFirst: isFirst, done)
-        }
-    }
-
-    private func watchStores() {
-        let others = handover.rings.others.flatMap(\.ring.shards)
-        let known = membership.shards + configuration.servers + handover.rings.ring.shards + handover.draining + others
-        stores.watch(Set(known), configuration)
-    }
-
-    private func storesChanged() {
-        handover.stores = stores.map
-        tellEmptyInstances()
-        guard let selected, selected != stores.select(membership.shards) else { return }
-        rebuildRing()
-    }
-
-    private func rebuildRing(isFirst: Bool = false, _ done: @escaping () -> Void = {}) {
-        handover.stores = stores.map
-        let shards = stores.select(membership.shards)
-        selected = shards
-        ringBuilder.build(shards: shards, vnodes: configuration.hash.vnodes) { [unowned self] ring in
-            noteAbsences(ring)
-            handover.change(to: ring, isFirst: isFirst)
+            if identified != membership.shards { return identifyShards(done) }
+            tellTier()
             done()
         }
     }
 
-    private func noteAbsences(_ ring: Ring) {
-        (absences.lag, absences.noticeTime) = (configuration.replicaLag, configuration.noticeTime)
-        absences.willUse(ring.shards, after: self.ring.shards, stores: stores.map)
-        tellReconciler()
+    private func watchStores() {
+        let registered = tier.following?.view.stores.compactMap { ShardAddress(parsing: $0.address) } ?? []
+        stores.watch(Set(membership.shards + configuration.servers + registered), configuration)
     }
 
-    private func missed(
-        _ shard: ShardAddress,
-        _ path: [UInt8],
-        doneBy: ShardAddress,
-        _ done: @escaping () -> Void
-    ) {
-        if configuration.movesGroups { hints.add(shard, path: path, doneBy: doneBy, done) } else { done() }
-    }
-
-    /// Keeps what a replica's end must not undo in Consul, where there is one.
-    private func useStores() {
-        hints.headers = configuration.check.headers
-        guard configuration.consul != storesAt || !configuration.movesGroups else { return }
-        storesAt = configuration.movesGroups ? configuration.consul : nil
-        let client = storesAt.map { ConsulClient(loop: loop, resolver: resolver, settings: $0) }
-        hints.store = client.map { HintStore(client: $0, loop: loop) }
-        handover.store = client.map { RingStore(client: $0, loop: loop) }
-    }
-
-    /// Routes pushes by other rings, and tells of it where another one is in force.
-    private func use(_ rings: RingSet) {
-        workers.use(rings)
-        watchStores()
-        let present = ring
-        ring = rings.ring
-        defer { tellReconciler() }
-        guard !ring.isSame(as: present) else { return }
-        absences.didUse(ring.shards)
-        generation += 1
-        ringChangedAt = wallClock()
-        RingChange(from: present, to: ring).log(generation: generation, reasons: leavingReasons, by: logger)
-        leavingReasons = leavingReasons.filter { ring.shards.contains($0.key) }
-    }
-
-    private func tellReconciler() {
-        let input = ReconcilerInput(
-            configuration: configuration,
-            rings: handover.rings,
-            isSettled: handover.isSettled,
-            untold: untold,
-            absences: absences
-        )
-        reconciler.update(input)
+    private func storesChanged() {
+        if isBegun { useRegister() }
+        tellTier()
         tellEmptyInstances()
+    }
+
+    func tellTier() {
+        members.healthy = stores.select(membership.shards)
+        let faults = discovery.faults
+        members.failing = Dictionary(
+            // Where all fail, the last ones stay in the membership.
+            uniqueKeysWithValues: discovery.unhealthy.subtracting(discovery.maintained).subtracting(membership.shards)
+                .map {
+                    ($0, faults[$0] ?? "it fails its checks")
+                }
+        )
+        members.identities = stores.map
+        members.draining = discovery.draining
+        claims?.claim(members.healthy, headers: configuration.check.headers)
+        members.stillNamed = discovery.stillNamed
+        tier.membersChanged()
+        tierChanged()
+    }
+
+    /// The register, or what is known of it, has changed.
+    func tierChanged() {
+        guard let following = tier.following else { return }
+        if wasAtRest, !following.view.isAtRest { claims?.lookAgain() }
+        wasAtRest = following.view.isAtRest
+        let failing = discovery.unhealthy.subtracting(membership.shards).union(discovery.draining)
+        shown.show(tier.wholeRing?.members ?? following.view.next ?? following.view.ring, failing: failing)
+        watchStores()
     }
 
     /// Has the processes of all shards searched for groups with an empty instance, unless these are forwarded as they are.
@@ -324,10 +267,10 @@ extension Server {
 
     private var status: ServerStatus {
         ServerStatus(
-            ring: ring,
-            generation: generation,
+            ring: shown.ring,
+            generation: shown.generation,
             source: membership.source,
-            ringChangedAt: ringChangedAt,
+            ringChangedAt: shown.changedAt,
             key: configuration.hash.key,
             isDraining: isDraining,
             wasLastReloadSuccessful: wasLastReloadSuccessful,
@@ -339,26 +282,13 @@ extension Server {
             logDropped: log.droppedCount,
             build: options.build,
             lastPollSuccess: discovery.metrics.lastSuccess,
-            reconcile: reconcileMetrics,
-            draining: handover.draining,
+            moving: movingStatus,
+            down: tier.down,
+            draining: draining,
             offRing: offRing,
             sameStoreCount: stores.sameStoreCount,
             restartCounts: stores.restartCounts
         )
-    }
-
-    private var offRing: [ShardAddress: ShardState] {
-        var found = OffRingShards(ring: ring, stores: stores)
-        let unhealthy = discovery.unhealthy
-        for shard in handover.unsettled.sorted() { found.add(shard, unhealthy.contains(shard) ? .down : .draining) }
-        for shard in handover.joining + membership.shards { found.add(shard, .joining) }
-        for shard in handover.holders.sorted() where stores.isAnswering(shard) { found.add(shard, .draining) }
-        for shard in unhealthy.sorted() { found.add(shard, .down) }
-        // Where Consul names the shards, one of the file that answers and that Consul does not name has been taken out.
-        for shard in configuration.servers where configuration.consul == nil || !stores.isAnswering(shard) {
-            found.add(shard, .down)
-        }
-        return found.states
     }
 
     /// Reads the configuration anew and applies all of it, or, when it has any problem, nothing; returns the problems.
@@ -384,17 +314,17 @@ extension Server {
     }
 
     private func apply(_ loaded: Configuration) {
-        let hadVnodes = configuration.hash.vnodes
         configuration = loaded
-        handover.hold = loaded.hold
-        useStores()
+        // Consul may be elsewhere.
+        if let keeper = knock { keeper.leave { _ = keeper } }
+        knock = nil
+        useRegister()
         logLevel.level = loaded.logLevel ?? options.logLevel
         let descriptorLimit = DescriptorBudget(descriptors, loaded).clients
         workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }
         discovery.apply(loaded)
-        tellReconciler()
-        watchStores()
-        if loaded.hash.vnodes != hadVnodes { rebuildRing() }
+        tellEmptyInstances()
+        identifyShards()
     }
 
     /// Shuts down: no new connections, every request already received is answered; asked again, at once.
@@ -409,6 +339,11 @@ extension Server {
             loop.stop()
         }
         graceEnd?.schedule(after: configuration.shutdown.grace)
-        workers.drain { [unowned self] in loop.stop() }
+        workers.drain { [unowned self] in
+            tier.stop { [unowned self] in
+                guard let claims else { return loop.stop() }
+                claims.withdraw { [unowned self] in loop.stop() }
+            }
+        }
     }
 }

@@ -16,7 +16,7 @@ struct Reconcile: ParsableCommand {
     var isDryRun = false
 
     func run() throws {
-        let command = ReconcileCommand(try file.load(), isDryRun: isDryRun)
+        let command = ReconcileCommand(try file.load(), isDryRun: isDryRun, version: build.version)
         do throws(RunFailure) {
             try command.run(line: printLine, note: printNote)
         } catch {
@@ -36,8 +36,23 @@ struct Drain: ParsableCommand {
     @Argument(help: "The shard, as host:port.")
     var shard: ShardAddress
 
+    @Flag(help: "Take back a drain: the shard is used again.")
+    var undo = false
+
+    @Flag(help: "Give up a shard that will not come back: what it alone has is lost.")
+    var gone = false
+
+    func validate() throws {
+        if undo && gone { throw ValidationError("--undo and --gone cannot be used together") }
+    }
+
     func run() throws {
-        let command = DrainCommand(try file.load(), shard: shard)
+        let kind: DrainCommand.Kind = undo ? .undo : gone ? .gone : .empty
+        let configuration = try file.load()
+        if kind == .empty, configuration.consul == nil, configuration.servers.contains(shard) {
+            throw ValidationError("take \(shard) out of pushgateway.servers and reload shardd, then drain it")
+        }
+        let command = DrainCommand(configuration, shard: shard, kind: kind, version: build.version)
         do throws(RunFailure) {
             try command.run(line: printLine, note: printNote)
         } catch {
@@ -54,9 +69,9 @@ extension ShardAddress: ExpressibleByArgument {
 }
 
 /// At once, so that progress is seen through a pipe too.
-private func printLine(_ text: String) { write(text, to: STDOUT_FILENO) }
+func printLine(_ text: String) { write(text, to: STDOUT_FILENO) }
 
-private func printNote(_ text: String) { write("shardd: \(text)", to: STDERR_FILENO) }
+func printNote(_ text: String) { write("shardd: \(text)", to: STDERR_FILENO) }
 
 private func write(_ text: String, to descriptor: Int32) {
     var line = text + "\n"

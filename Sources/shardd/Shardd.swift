@@ -10,7 +10,7 @@ struct Shardd: ParsableCommand {
         commandName: "shardd",
         abstract: "A stateless ingress tier for Prometheus Pushgateways.",
         version: "shardd \(build.version) (\(build.revision), built \(build.date), Swift \(build.swiftVersion))",
-        subcommands: [Serve.self, CheckConfig.self, Locate.self, Reconcile.self, Drain.self],
+        subcommands: [Serve.self, CheckConfig.self, Locate.self, Reconcile.self, Drain.self, Cleanup.self],
         defaultSubcommand: Serve.self
     )
 

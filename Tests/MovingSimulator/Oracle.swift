@@ -128,6 +128,8 @@ public enum Wrong: String, Hashable, Sendable {
     case older
     /// I5: a scrape saw what was removed.
     case ghost
+    /// I5: copies on a store that leaves were about to go before it had left discovery.
+    case hasty
     /// I6: a request waited too long inside a fence.
     case held
     /// I8: something was listed or written at rest.

@@ -52,9 +52,10 @@ final class SimulatedConsul {
             consul.world.log {
                 "R\(replica.index) writes the register: \(consul.world.difference(consul.register, register))"
             }
+            let old = consul.register
             consul.register = register
             consul.writeCount += 1
-            consul.world.hasChanged(register)
+            consul.world.hasChanged(register, old)
             consul.isNews()
             return consul.snapshot
         } done: {

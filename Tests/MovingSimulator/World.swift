@@ -349,11 +349,22 @@ final class World {
 
     /// Scrapes see what a failed store holds until it is put right, also where one replica alone cannot reach it; and for
     /// a moment what a mover has left on a store that was stopped in a fence.
-    func hasChanged(_ register: Register) {
+    func hasChanged(_ register: Register, _ old: Register) {
+        if isHasty(register, old) { found(.hasty, 0, 0, [], []) }
         if keepsRegisters { registers.append(register) }
         failed.formUnion(register.down)
         for stray in register.dirty where dirtySince[stray.store]?.epoch != stray.since {
             dirtySince[stray.store] = (stray.since, now)
+        }
+    }
+
+    /// Whether a store that leaves loses copies while discovery has to name it. Where little may be on its way at a time, that is
+    /// how others get their turn.
+    private func isHasty(_ register: Register, _ old: Register) -> Bool {
+        guard moverSettings.slotsAtOnce > 100 else { return false }
+        return register.entries.contains { slot, entry in
+            guard case .ending(let backup, _) = entry.step, old.entry(slot).step != entry.step else { return false }
+            return old.isLeaving(backup) && old.isNeeded(backup, rings(for: old))
         }
     }
 
@@ -383,12 +394,15 @@ final class World {
             !replicas.contains(where: { $0.following?.markedSince != nil })
         else { return }
         let scraped = inDiscovery
+        let rings = rings(for: register)
+        // The others are scraped no more, once Prometheus has heard of it.
+        let named = Set(scraped.map(\.id)).filter { register.isNeeded($0, rings) }
         for place in 0..<World.keyCount * 3 where activeKeys[place / 3] == 0 {
             guard let allowed = oracle.only(place / 3, place % 3) else { continue }
             var isSeen = false
             for store in scraped {
                 let value = store.content.values[place]
-                if value == allowed { isSeen = true }
+                if value == allowed, named.contains(store.id) { isSeen = true }
                 if value == 0 || value == allowed || isYoungDirt(store, place / 3) { continue }
                 found(allowed == 0 ? .ghost : .older, place / 3, place % 3, [value], [allowed])
             }

@@ -27,6 +27,25 @@ import Testing
         #expect(try Register(decoding: failed.encoded()) == failed)
     }
 
+    @Test func adoptedPredecessorsAreToldFromFailedOnes() throws {
+        let text = """
+            shardd-register 1
+            epoch 60
+            birth 41
+            frontier 0
+            store a 1 h:1
+            store b 2 h:2
+            ring 1 0=h:1 1=h:2
+            down 1
+            slots 0 0 own 0 after 1@52,1@41~ settled changed 53 rev 53 ranges 0-4,9
+
+            """
+        let register = try Register(decoding: Array(text.utf8))
+        #expect(register.birth == 41 && register.entries.count == 6)
+        #expect(register.entries.values.allSatisfy { $0.predecessors.map(\.isAdopted) == [false, true] })
+        #expect(String(decoding: register.encoded(), as: UTF8.self) == text)
+    }
+
     @Test(arguments: [
         ("", 0), ("shardd-register 2\nepoch 1\n", 1), ("shardd-register 1\nepoch 1\nring 1\nlease 5\n", 4),
         ("shardd-register 1\nring 1\n", 2), ("shardd-register 1\nepoch x\n", 2),

@@ -37,6 +37,21 @@ private func map(_ stores: [StoreID]) -> RingMap {
         #expect(failed.entries.values.allSatisfy { $0.predecessors.allSatisfy { $0.since > 57 } })
     }
 
+    @Test func aLineOfRegistersHasOneBirth() {
+        let register = Register(stores: [a, b, c].map(store), vnodes: 500, oldMarks: 41)
+        #expect(register.birth == 42)
+        var failed = register
+        for id in [a, b, c] { failed = failed.failingOver(id, rings: rings, backupStarts: [:]) }
+        #expect(failed.birth == 42 && failed.epoch > 42)
+        #expect(failed.beginningAnew([store(d)], unmarked: [d], vnodes: 500).birth == 42)
+    }
+
+    @Test func aStoreIsReachedAtAnotherAddressAndTheRingStays() {
+        let moved = adopted.moving([b: "10.0.0.9:9091"])
+        #expect(moved.store(b)?.address == "10.0.0.9:9091")
+        #expect(moved.ring == adopted.ring && moved.entries == adopted.entries && moved.isSettled)
+    }
+
     @Test func marksAreNeededAsLongAsAPredecessorOfTheirNumberIsAbsent() {
         let failed = adopted.failingOver(b, rings: rings, backupStarts: [:])
         let both = failed.failingOver(c, rings: rings, backupStarts: [:])
@@ -114,6 +129,64 @@ private func map(_ stores: [StoreID]) -> RingMap {
         let other = overlapping.failingOver(c, rings: rings, backupStarts: [b: 1101])
         #expect(other.entry(slot).predecessors.map(\.store) == [c])
         #expect(other.isDirty(b), "what the backup has is not equal")
+    }
+
+    @Test func aStoreThatLeavesIsNeededUntilNothingThatItHoldsCounts() {
+        let rings = Rings(before: map([a, b, c]), after: map([a, b]))
+        var register = adopted.planning([a, b].map(store), unmarked: [], vnodes: 500, rings: rings)
+        #expect(register.isNeeded(c, rings) && register.isLeaving(c) && !register.isLeaving(b))
+        for slot in rings.slots where slot.before != slot.after {
+            #expect(register.isNeeded(c, rings) || slot.before != c, "it has \(slot) still")
+            register = register.announcing([(slot, slot.after)]).fencing([slot])
+            register = register.flipping([slot], starts: [a: 1000, b: 1100, c: 1200], rings: rings)
+        }
+        #expect(!register.isNeeded(c, rings), "what it holds are copies")
+        #expect(register.isNeeded(a, rings), "it is on the ring")
+        let isNeededAgain = register.failingOver(b, rings: rings, backupStarts: [c: 1200]).isNeeded(c, rings)
+        #expect(isNeededAgain, "it is authoritative again, for what it was the backup of")
+    }
+
+    @Test func copiesOnAStoreThatLeavesStayUntilDiscoveryHasDroppedIt() {
+        let rings = Rings(before: map([a, b, c]), after: RingMap([(lastKey: .max / 3, owner: a), (.max, b)]))
+        var register = adopted.planning([a, b].map(store), unmarked: [], vnodes: 500, rings: rings)
+        let moving = rings.slots.filter { $0.before == c }
+        func move(_ slots: some Sequence<Slot>) {
+            for slot in slots {
+                if register.entry(slot).step == .settled { register = register.announcing([(slot, b)]) }
+                register = register.fencing([slot]).flipping([slot], starts: [b: 1100, c: 1200], rings: rings)
+            }
+        }
+        /// Whether the mover begins to end overlaps; what else it writes is written.
+        func endsOverlap(_ mover: inout Mover, at now: Milliseconds) -> Bool {
+            var actions = mover.handle(.tick, Following(view: register, rings: rings), now: now)
+            while case .write(let job, let written)? = actions.first {
+                if written.entries.values.contains(where: { if case .ending = $0.step { true } else { false } }) {
+                    return true
+                }
+                register = written
+                actions = mover.handle(
+                    .wrote(job: job, true),
+                    Following(view: register, rings: rings),
+                    now: now
+                )
+            }
+            return false
+        }
+        move(moving.dropLast())
+        var settings = MoverSettings()
+        settings.overlap = 0
+        var hasty = Mover(settings: settings)
+        #expect(!endsOverlap(&hasty, at: 0) && hasty.isBusy, "one slot has yet to be moved")
+        move(moving.suffix(1))
+        settings.overlap = 1000
+        var mover = Mover(settings: settings)
+        mover.stillNamed = [c]
+        #expect(!endsOverlap(&mover, at: 0))
+        #expect(!endsOverlap(&mover, at: 2000), "discovery names it still")
+        mover.stillNamed = []
+        #expect(!endsOverlap(&mover, at: 3000))
+        #expect(!endsOverlap(&mover, at: 3999))
+        #expect(endsOverlap(&mover, at: 4000))
     }
 
     @Test func aStoreIsOnTheRingOnceByItsFirstAddress() {

@@ -4,6 +4,8 @@ import Foundation
 import Glibc
 import Testing
 
+import MovingCore
+
 @testable import ShardEngine
 
 @Suite(.serialized) struct BadPushTests {
@@ -53,7 +55,7 @@ import Testing
 
     private func isSuspect(_ engine: EngineUnderTest, _ shard: ScriptedShard) -> Bool {
         let address = shard.address
-        return engine.onLoop { $0.forwarder.pools[address]?.isSuspect ?? true }
+        return engine.onLoop { $0.forwarder.follower?.following.view.isDown(StoreID(byAddress: address)) ?? true }
     }
 
     @Test(

@@ -66,6 +66,53 @@ import Testing
     }
 }
 
+@Suite struct SettingsNumberTests {
+    private func number(_ version: String = "1", _ key: HashKey = .group, vnodes: Int = 500) -> UInt64 {
+        var configuration = Configuration()
+        (configuration.hash.key, configuration.hash.vnodes) = (key, vnodes)
+        return configuration.settingsNumber(version: version)
+    }
+
+    @Test func tellsVersionsAndHashingApart() {
+        #expect(number() == number())
+        #expect(number("2") >> 32 != number() >> 32)
+        #expect(number("2") << 32 == number() << 32)
+        for other in [number("1", .path), number(vnodes: 499)] {
+            #expect(other != number())
+            #expect(other >> 32 == number() >> 32)
+        }
+    }
+}
+
+@Suite struct LockValueTests {
+    /// What version 0.1 decodes, all of it required.
+    private struct Run: Decodable {
+        struct AwayRing: Decodable {}
+
+        var run: Int
+        var phase: String
+        var ring: [String]
+        var vnodes: Int
+        var startedAt: Double
+        var kept: [UInt32]
+        var unreached: [String: Double]
+        var cleared: [String]
+        var awayRings: [AwayRing]
+        var draining: [String]
+        var shards: [String]
+        var settledAt: Double
+        var replica: String
+    }
+
+    @Test func isARunByNoRingForVersion01() throws {
+        let run = try JSONDecoder().decode(Run.self, from: Data(LockValue(0xab).encoded()))
+        #expect(run.run > 1_700_000_000)
+        #expect(run.phase == "copying")
+        #expect(run.ring.isEmpty && run.vnodes == 0 && run.draining.isEmpty)
+        #expect(run.replica == "00000000000000ab")
+    }
+}
+
 /// One agent for all tests that leave it running.
 private let sharedAgent = Result { try ConsulAgent() }
 
@@ -76,7 +123,7 @@ private let sharedAgent = Result { try ConsulAgent() }
     private var agent: ConsulAgent { get throws { try sharedAgent.get() } }
 
     private func register(_ epoch: Epoch, _ address: String = "10.0.0.1:9091") -> Register {
-        let text = "shardd-register 1\nepoch \(epoch)\nstore 1 7 \(address)\nring 5 0=\(address)\n"
+        let text = "shardd-register 1\nepoch \(epoch)\nbirth 1\nstore 1 7 \(address)\nring 5 0=\(address)\n"
         guard let register = try? Register(decoding: Array(text.utf8)) else { preconditionFailure("no register") }
         return register
     }
@@ -172,6 +219,18 @@ private let sharedAgent = Result { try ConsulAgent() }
         #expect(last.registerFault == "line 1: not a register of version 1")
         #expect(last.peers == [Peer(id: 0xab, isLive: false, note: StoredNote.unknown.note)])
         #expect(replica.write(register(1), expecting: nil) == nil)
+        replica.leave()
+    }
+
+    @Test func ringsOfVersion01AreToldUntilTheyAreGone() throws {
+        let replica = TierReplica(try agent, tier: tier)
+        try joined(replica)
+        #expect(replica.last?.hasOldReplicas == false)
+        try agent.call(.put, path("rings/37-c067cc7c"), "{}")
+        #expect(try #require(replica.wait { $0.hasOldReplicas }) < .milliseconds(200))
+        // Without the lock it leaves them to the replica that has it.
+        try agent.call(.delete, path("rings/37-c067cc7c"))
+        #expect(replica.wait { !$0.hasOldReplicas } != nil)
         replica.leave()
     }
 

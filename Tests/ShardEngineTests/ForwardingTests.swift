@@ -3,6 +3,8 @@ import Foundation
 import Glibc
 import Testing
 
+import MovingCore
+
 @testable import ShardEngine
 
 @Suite(.serialized) struct ForwardingTests {
@@ -73,8 +75,9 @@ import Testing
         #expect(other.requests.count == 3)
         let address = gone.address
         let (isSuspect, failovers) = engine.onLoop { worker in
-            let pool = worker.forwarder.pools[address]
-            return (pool?.isSuspect ?? false, pool?.metrics.failovers ?? 0)
+            let view = worker.forwarder.follower?.following.view
+            let failovers = worker.forwarder.pools[address]?.metrics.failovers ?? 0
+            return (view?.isDown(StoreID(byAddress: address)) ?? false, failovers)
         }
         #expect(isSuspect && failovers == 3)
     }

@@ -25,7 +25,7 @@ import Testing
         let selection = book.select([name, b, a])
         #expect(selection == StoreSelection(shards: [a, b], sameStore: [name: a]))
         #expect(book.map.areSame(a, name) && !book.map.areSame(a, b))
-        #expect(book.map.areDistinct(a, b) && book.map.areDistinct(name, b) && !book.map.areDistinct(name, a))
+        #expect(!book.map.areSame(name, b))
         #expect(book.select([name, b]).shards == [b, name])
     }
 
@@ -33,7 +33,7 @@ import Testing
         var book = StoreBook()
         book.record(.process("p1"), of: a)
         book.record(.process("p1"), of: name)
-        #expect(book.map.areSame(a, name) && !book.map.areDistinct(a, name))
+        #expect(book.map.areSame(a, name))
     }
 
     /// A restart falls between the two questions.
@@ -49,7 +49,7 @@ import Testing
     @Test func twoAddressesThatComeToLeadToTwoStoresPart() {
         var book = book([[a: "p1", name: "p1"], [a: "p1", name: "p2"]])
         add([a: "p1", name: "p2"], to: &book)
-        #expect(book.map.areDistinct(a, name) && book.select([a, name]).shards == [a, name])
+        #expect(!book.map.areSame(a, name) && book.select([a, name]).shards == [a, name])
     }
 
     @Test func aStoreThatDoesNotAnswerIsStillTheOneThatItWas() {
@@ -64,7 +64,6 @@ import Testing
         add([a: "p1"], to: &book)
         let selection = book.select([a, b])
         #expect(selection.shards == [b] && selection.unusable[a]?.contains("several Pushgateways") == true)
-        #expect(!book.map.areDistinct(a, b))
         for _ in 0..<12 { add([a: "p1"], to: &book) }
         #expect(book.select([a, b]).shards == [a, b])
     }
@@ -99,7 +98,7 @@ import Testing
     @Test func whereTheStoreCannotBeToldPushesGoThereAndNothingIsDeleted() {
         var book = book([[a: "p1", b: "p2"]])
         book.record(.unidentified("/api/v1/status answered 403"), of: a)
-        #expect(book.select([a, b]).shards == [a, b] && !book.map.areDistinct(a, b))
+        #expect(book.select([a, b]).shards == [a, b])
         #expect(book.obstacle(of: a) == "/api/v1/status answered 403" && book.obstacle(of: b) == nil)
     }
 
@@ -123,5 +122,38 @@ import Testing
             """
         let census = Array(text.utf8).withUnsafeBytes { GroupCensus(exposition: $0) }
         #expect(census.marks == ["17"] && census.groups == 3)
+    }
+
+    /// A proxy that does not let the question through, for more than a moment.
+    @Test func whatDoesNotTellItsStoreForLongKeepsGroupsWhereTheyAre() {
+        var book = book([[a: "p1"]])
+        book.record(.unidentified("403"), of: a)
+        #expect(book.obstacle(of: a) == "403" && book.lastingObstacle(of: a) == nil)
+        book.record(.unidentified("403"), of: a)
+        #expect(book.lastingObstacle(of: a) == "403")
+        book.record(.process("p1"), of: a)
+        #expect(book.lastingObstacle(of: a) == nil)
+        book.note(refusal: "read only", of: a, process: "p1")
+        #expect(book.lastingObstacle(of: a) == "read only")
+        book.note(mark: "m", of: a, process: "p1")
+        #expect(book.lastingObstacle(of: a) == nil)
+    }
+
+    @Test func aMarkIsReadFromEachProcess() {
+        var book = book([[a: "p1"]])
+        #expect(book.isUnread(a))
+        book.note(mark: "m", of: a, process: "p1")
+        #expect(!book.isUnread(a))
+        book.record(.process("p2"), of: a)
+        #expect(book.isUnread(a), "another store may be behind the address")
+    }
+
+    /// A file that was taken to another address: there is the store from then on.
+    @Test func aStoreIsWhereItsMarkWasReadLast() {
+        var book = book([[a: "p1", b: "p2"]])
+        book.note(mark: "m", of: a, process: "p1")
+        add([a: nil, b: "p3"], to: &book)
+        book.note(mark: "m", of: b, process: "p3")
+        #expect(book.map.identity(of: a)?.mark == nil && book.map.identity(of: b)?.mark == "m")
     }
 }

@@ -20,13 +20,13 @@ def config(tmp_path):
 def test_version_and_help():
     version = run("--version")
     assert version.returncode == 0
-    told = re.fullmatch(r"shardd 0\.1\.0 \(([0-9a-f]{12}(?:-dirty)?|unknown), built (\S+Z), Swift (\S+)\)\n", version.stdout)
+    told = re.fullmatch(r"shardd 0\.2\.0 \(([0-9a-f]{12}(?:-dirty)?|unknown), built (\S+Z), Swift (\S+)\)\n", version.stdout)
     assert told, version.stdout
     datetime.datetime.fromisoformat(told[2].replace("Z", "+00:00"))
     for flag in ("-h", "--help"):
         text = run(flag)
         assert text.returncode == 0
-        assert all(word in text.stdout for word in ("check-config", "drain", "locate", "reconcile", "serve"))
+        assert all(word in text.stdout for word in ("check-config", "cleanup", "drain", "locate", "reconcile", "serve"))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,8 @@ def test_version_and_help():
         ["drain"],
         ["drain", "no shard"],
         ["reconcile", "--dry-walk"],
+        ["cleanup", "--force"],
+        ["cleanup", "127.0.0.1:9091"],
     ],
 )
 def test_usage_errors_are_64_and_said_on_standard_error(arguments):
@@ -53,7 +55,7 @@ def test_a_missing_or_bad_file_is_78(tmp_path):
     assert "none.yml" in result.stderr
     bad = tmp_path / "bad.yml"
     bad.write_text("shards: 1\n")
-    for command in ([], ["reconcile"], ["drain", "127.0.0.1:9091"]):
+    for command in ([], ["reconcile"], ["drain", "127.0.0.1:9091"], ["cleanup"]):
         assert run(*command, f"--config.file={bad}").returncode == 78
 
 

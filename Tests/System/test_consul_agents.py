@@ -30,7 +30,7 @@ def follows(replica):
 
 def keys(consul):
     """What drains have left in the store."""
-    answer = ask(consul.address, "GET", "/v1/kv/shardd/pushgateway/drain/?keys")
+    answer = ask(consul.address, "GET", "/v1/kv/shardd/pushgateway/register/drain/?keys")
     return json.loads(answer.body) if answer.status == 200 else []
 
 
@@ -194,7 +194,7 @@ def test_an_agent_without_a_replica_that_cannot_be_reached_is_named_with_what_to
 def test_a_drain_whose_key_is_removed_is_taken_back_at_every_agent(lab):
     pair, shards, replicas = start_pair(lab)
     leaving = shards[0]
-    key = f"/v1/kv/shardd/pushgateway/drain/{leaving.address.host}_{leaving.address.port}"
+    key = f"/v1/kv/shardd/pushgateway/register/drain/{leaving.address.host}_{leaving.address.port}"
     entry = {"shard": leaving.address.text, "phase": "emptying", "registrations": []}
     pair[1].call("PUT", key, entry)
     for replica in replicas:

@@ -76,7 +76,7 @@ def test_the_root_tells_what_this_is(replica, method):
     answer = replica.ask(method, "/")
     assert answer.status == 200
     if method != "HEAD":
-        assert "shardd 0.1.0" in answer.text and "/metrics" in answer.text and "/-/ready" in answer.text
+        assert "shardd 0.2.0" in answer.text and "/metrics" in answer.text and "/-/ready" in answer.text
 
 
 def test_the_default_check_of_haproxy_passes(replica):

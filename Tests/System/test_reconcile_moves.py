@@ -223,7 +223,8 @@ def test_serve_moves_groups_by_itself(lab, discovery):
     wait_reconciled([replica], setup.shards)
     setup.check(found)
     assert replica.metric("shardd_reconcile_groups_moved_total") == len(found)
-    assert replica.metric("shardd_reconcile_copies_deleted_total") == len(found)
+    # Where two shards have held groups of one slot, one of them is given the other's as well, until it has none.
+    assert replica.metric("shardd_reconcile_copies_deleted_total") >= len(found)
     assert replica.metric("shardd_reconcile_duplicate_groups") == 0
     assert abs(replica.metric("shardd_reconcile_last_success_timestamp_seconds") - time.time()) < 30
     assert replica.metric("shardd_reconcile_runs_total", result="failed") == 0
@@ -306,9 +307,10 @@ def test_a_histogram_without_buckets_stays_where_it_is(lab):
 
 def test_the_metrics_tell_of_a_group_that_cannot_be_moved(lab):
     """The replica that makes the run does; the other one tells of no success either."""
-    cluster = Cluster(lab, 2, consul=True, replicas=2)
+    cluster = Cluster(lab, 2, consul=True, replicas=0)
     path = "/metrics/job/bare/for/good"
     (wrong, _) = cluster.misplace([path], "# TYPE bare histogram\nbare_sum 3\nbare_count 4\n")[path]
+    cluster.start_replicas(2)
     cluster.request("POST", path, "other 3\n")
     wait_until(lambda: any("bare" in replica.log() for replica in cluster.replicas), "the log names the family", 20)
     wait_until(lambda: cluster.metric("shardd_reconcile_duplicate_groups") > 0, "the group is told to be on two shards")

@@ -3,6 +3,11 @@
 SEED repeats a run's requests; STEPS="add d; wait 1; kill a" runs those steps, and STEPS=random steps at random, with one
 thing down at a time or as many as FAULTS says. A run that fails is made shorter: parts of its steps are run by themselves
 until none can be left out or SHRINK_SECONDS are over.
+
+What such runs have found, and what to look for when one fails: a group that was deleted and pushed again while it was moved had
+families of before; what one shard held took the place of something newer on a shard that could not be listed yet; what a stand-in
+had just got was deleted in its own restart; what a shard had from its file looked newer than its owner's; a drained shard was not
+empty, as a replica went by a ring of before; a shard got pushes before it was put right; what a shard that hung did late won.
 """
 
 import os

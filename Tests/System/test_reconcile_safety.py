@@ -1,5 +1,6 @@
 """What must not happen while groups move: a copy deleted too early, two runs at once, a run that is never finished."""
 
+import signal
 import time
 
 import pytest
@@ -8,19 +9,21 @@ from harness.cluster import Cluster
 from harness.http import ask
 from harness.moving import BODY, MANY, push
 from harness.net import wait_until
-from harness.reconcile import misplacements, owners, reconcile
+from harness.reconcile import OFTEN, misplacements, owners, reconcile
 from harness.stub import answers
 
-# The lock's session has to expire, and then Consul delays the lock: 10 s at the least, up to twice that, and 15 s.
-TAKEOVER_SECONDS = 70
+# The agent tells after three seconds that a replica does not answer, and the lock is free at once.
+TAKEOVER_SECONDS = 10
 
 
 def refusing(gateway, fault):
-    """A stub's way of being a real shard that does not take pushes, which a Pushgateway cannot be told to do."""
+    """A stub's way of being a real shard that takes no pushes but shardd's own marks, which a Pushgateway cannot be told to
+    do."""
 
     def answer(request):
-        if request.method == "GET":
-            real = ask(gateway.address, "GET", request.target)
+        if request.method == "GET" or "/job/shardd/" in request.target:
+            kind = dict(request.headers).get("Content-Type")
+            real = ask(gateway.address, request.method, request.target, request.body, [("Content-Type", kind)] if kind else [])
             return answers(real.status, real.body)
         if fault == "close":
             raise OSError("closes instead of answering")
@@ -36,7 +39,7 @@ def refusing(gateway, fault):
 def test_no_copy_is_deleted_before_the_owner_has_taken_it(lab, fault):
     *shards, behind = lab.pushgateways(3)
     stub = lab.stub(refusing(behind, fault))
-    replica = lab.shardd([*shards, stub], start=False, forward={"response_timeout": "1s"})
+    replica = lab.shardd([*shards, stub], start=False, forward={"response_timeout": "1s"}, reconcile=OFTEN)
     # So many that some belong to the stub, wherever the addresses of this run put it.
     paths = [f"/metrics/job/kept/number/{number}" for number in range(40)]
     found = misplacements(replica, [*shards, stub], paths)
@@ -48,13 +51,18 @@ def test_no_copy_is_deleted_before_the_owner_has_taken_it(lab, fault):
     assert 0 < len(on_stub) < len(paths)
     before = {path: scrape.places(shards)[path] for path in on_stub}
 
-    done = reconcile(replica, timeout=60)
+    done = reconcile(replica, timeout=90)
     assert done.code == 1, done
     places = scrape.places(shards)
-    assert {path: places[path] for path in on_stub} == before
+    if isinstance(fault, int) and fault < 500:
+        assert {path: places[path] for path in on_stub} == before
+        assert any(path.removeprefix("/metrics") in done.errors for path in on_stub), done
+    # A shard that does not answer has failed: another one has them.
+    assert set(places) == set(paths)
     for path in set(paths) - on_stub:
         assert places[path] == [found[path][1].address.text]
-    assert not [request for request in stub.requests if request.method == "DELETE"]
+    deleted = [request.target for request in stub.requests if request.method == "DELETE"]
+    assert not [target for target in deleted if "/job/shardd/" not in target]
     assert "POST" in {request.method for request in stub.requests}
     assert scrape.held(behind) == {}
 
@@ -90,7 +98,8 @@ def test_only_one_replica_moves(lab):
     cluster.check_reconciled()
     moved = [replica.metric("shardd_reconcile_groups_moved_total") for replica in cluster.replicas]
     deleted = [replica.metric("shardd_reconcile_copies_deleted_total") for replica in cluster.replicas]
-    assert sorted(moved) == sorted(deleted) == [0, 200]
+    assert sorted(moved) == [0, 200]
+    assert min(deleted) == 0 and max(deleted) >= 200
     idle = next(replica for replica, count in zip(cluster.replicas, moved) if count == 0)
     wait_until(
         lambda: idle.metric("shardd_reconcile_runs_total", result="skipped") > 0,
@@ -99,12 +108,21 @@ def test_only_one_replica_moves(lab):
     )
 
 
-def test_two_static_replicas_move_safely(lab):
-    """Without Consul there is no lock: both may move the same group, and it must be there once all the same."""
-    cluster = Cluster(lab, replicas=0)
-    cluster.misplace(MANY[:300], BODY)
-    cluster.start_replicas(2)
-    cluster.check_reconciled()
+def test_two_static_replicas_that_would_both_move_move_nothing(lab):
+    """Without Consul there is no lock, and neither hears what the other one's clients push while a group moves."""
+    cluster = Cluster(lab, replicas=1)
+    cluster.start_replicas(1)
+    first, second = cluster.replicas
+    wait_until(lambda: second.metric("shardd_reconcile_blocked", reason="movers") == 1, "the second one sees the first")
+    assert "reconcile.enabled" in second.log()
+    # The first one looks when it has something to move.
+    for path in MANY[:20]:
+        cluster.request("PUT", path, BODY)
+    cluster.shards[0].restart()
+    wait_until(lambda: first.metric("shardd_reconcile_blocked", reason="movers") == 1, "the first one sees the second", 30)
+    second.change_config(reconcile={**OFTEN, "enabled": False})
+    second.send(signal.SIGHUP)
+    wait_until(lambda: first.metric("shardd_reconcile_blocked") == 0, "the first one is alone again", 90)
 
 
 def start_one_in_the_midst(lab):
@@ -128,10 +146,12 @@ def count_on_owners(cluster, owned):
 def test_a_killed_leader_leaves_duplicates_at_worst(lab):
     cluster = start_one_in_the_midst(lab)
     leader, other = cluster.replicas
-    wait_until(lambda: other.metric("shardd_reconcile_runs_total", result="skipped") > 0, "the other one waits")
     leader.kill()
+    began = time.monotonic()
     assert cluster.has_lost_nothing()
-    cluster.check_reconciled(TAKEOVER_SECONDS)
+    wait_until(lambda: other.metric("shardd_reconcile_groups_moved_total") > 0, "the other one goes on", TAKEOVER_SECONDS)
+    print(f"another replica moved groups {time.monotonic() - began:.1f} s after the kill")
+    cluster.check_reconciled()
     assert other.metric("shardd_reconcile_copies_deleted_total") > 0
 
 
@@ -152,4 +172,4 @@ def test_consul_lost_in_the_midst_of_a_run(lab, outage):
             cluster.consul.register(shard.address)
     else:
         cluster.consul.resume()
-    cluster.check_reconciled(TAKEOVER_SECONDS)
+    cluster.check_reconciled(60)

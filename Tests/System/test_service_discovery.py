@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 
 import pytest
 from harness import scrape
@@ -9,6 +10,7 @@ from harness.cluster import Cluster
 from harness.moving import BODY
 from harness.net import wait_until
 from harness.prometheus import by_http
+from harness.reconcile import drain
 from harness.shardd import BINARY
 
 
@@ -44,6 +46,45 @@ def test_a_shard_stays_until_its_groups_have_moved(lab):
     assert len(missing) > 5 and max(missing) == 0, missing
     assert "draining" in seen, seen
     wait_until(lambda: leaving.address.text not in states(replica), "the emptied shard has left")
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["at rest", "while another comes"])
+def test_a_shard_that_is_drained_is_told_until_it_is_needed_no_more(lab, is_busy):
+    cluster = Cluster(lab, 3, spare=1, consul=True, reconcile={"overlap": "3s"})
+    leaving, replica = cluster.shards[0], cluster.replicas[0]
+    for number in range(50):
+        cluster.request("PUT", f"/metrics/job/seen/number/{number}", BODY)
+    if is_busy:
+        cluster.scale_out()
+    seen, held = Changes(lambda: states(replica).get(leaving.address.text)), len(scrape.listed(leaving))
+    with seen:
+        assert drain(cluster.idle, leaving).returncode == 0
+    # A replica may hear of the maintenance before it hears of the drain.
+    assert [state for _, state in seen.found if state != "down"] == ["up", "draining", None], seen.found
+    assert held and seen.ended - seen.found[-1][0] > 2.5, "copies stay after that"
+
+
+class Changes(threading.Thread):
+    """What a function gives, asked all the time: each time it is something else, with the moment."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.look, self.found, self.stopping = look, [], threading.Event()
+
+    def run(self):
+        while not self.stopping.is_set():
+            value = self.look()
+            if not self.found or self.found[-1][1] != value:
+                self.found.append((time.monotonic(), value))
+
+    def __enter__(self):
+        self.start()
+        wait_until(lambda: self.found, "it is looked at")
+
+    def __exit__(self, *_):
+        self.ended = time.monotonic()
+        self.stopping.set()
+        self.join()
 
 
 @pytest.mark.parametrize("is_consul", [False, True])

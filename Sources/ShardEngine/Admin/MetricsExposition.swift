@@ -181,23 +181,47 @@ struct MetricsExposition: ~Copyable {
     }
 
     private mutating func writeReconciling() {
-        let reconcile = status.reconcile
-        text.family("shardd_reconcile_runs_total", .counter, "Runs of moving groups to their owners, by result.")
+        let moving = status.moving
+        text.family("shardd_handover_step", .gauge, "0 at rest, 1 handing over, 2 overlapping, 3 a shard is absent.")
+        text.sample(Double(moving.step))
+        text.family(
+            "shardd_handover_wait_seconds",
+            .histogram,
+            "How long pushes have waited while their groups were handed over."
+        )
+        text.histogram(snapshot.handoverWaits)
+        text.family("shardd_moving_groups", .gauge, "Groups that are not where they belong, by the latest listings.")
+        text.sample(Double(moving.moving))
+        text.family(
+            "shardd_reconcile_runs_total",
+            .counter,
+            "Times that the tier came to rest or could not, by result."
+        )
         for result in RunResult.allCases {
-            text.sample(Double(reconcile.runs[result] ?? 0), labels: [("result", result.rawValue)])
+            text.sample(Double(moving.runs[result] ?? 0), labels: [("result", result.rawValue)])
         }
         text.family("shardd_reconcile_groups_moved_total", .counter, "Groups that were pushed to their owners.")
-        text.sample(Double(reconcile.moved))
-        text.family("shardd_reconcile_copies_deleted_total", .counter, "Copies of groups that were deleted.")
-        text.sample(Double(reconcile.deleted))
-        text.family("shardd_reconcile_duplicate_groups", .gauge, "Groups that the last run left on several shards.")
-        text.sample(Double(reconcile.duplicates))
+        text.sample(Double(moving.moved))
+        text.family("shardd_reconcile_copies_deleted_total", .counter, "Void copies of groups that were deleted.")
+        text.sample(Double(moving.deleted))
+        text.family("shardd_reconcile_duplicate_groups", .gauge, "Groups that two shards have while they overlap.")
+        text.sample(Double(moving.duplicates))
+        text.family("shardd_reconcile_stuck_groups", .gauge, "Groups that their shard refuses, by reason.")
+        for reason in StuckReason.allCases {
+            let count = moving.stuck[reason] ?? 0
+            text.sample(Double(count), labels: [("reason", reason.rawValue)])
+        }
+        text.family("shardd_reconcile_blocked", .gauge, "1 while nothing may move for this reason.")
+        for obstacle in MovingObstacle.allCases {
+            let isIt = moving.obstacles.contains(obstacle)
+            text.sample(isIt ? 1 : 0, labels: [("reason", obstacle.rawValue)])
+        }
         text.family(
             "shardd_reconcile_last_success_timestamp_seconds",
             .gauge,
-            "When a run last left every group on its owner alone."
+            "When every group was last seen on its owner alone."
         )
-        text.sample(reconcile.lastSuccess ?? 0)
+        text.sample(moving.lastSuccess ?? 0)
     }
 
     private mutating func writeProcess() {

@@ -15,7 +15,8 @@ struct Readiness {
     /// What is wrong with a shard: it cannot be reached, or fails its checks and has taken no push of late; nil when it is up.
     func fault(of shard: ShardAddress) -> String? {
         let seen = snapshot.shards[shard]
-        if let suspicion = seen?.suspicion { return suspicion }
+        if let cause = status.down[shard] { return cause }
+        if let fault = seen?.fault { return fault }
         guard let fault = status.faults[shard] else { return nil }
         // A check may be refused where pushes are taken, as by a shard that asks for credentials.
         if let time = seen?.lastSuccess, now.since(time) < status.checkInterval { return nil }

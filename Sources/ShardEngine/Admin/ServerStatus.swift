@@ -10,7 +10,7 @@ enum ShardState: String, Sendable {
     case down
     /// About to be on the ring.
     case joining
-    /// Off the ring, and may hold groups.
+    /// Off the ring, and has to be scraped: something that it holds counts.
     case draining
 }
 
@@ -41,7 +41,9 @@ struct ServerStatus: Sendable {
     var build: BuildInfo
     /// When a poll last succeeded, in seconds since 1970.
     var lastPollSuccess: Double?
-    var reconcile: ReconcileMetrics
+    var moving: MovingStatus
+    /// Shards that have failed, and that others stand in for, with the reason.
+    var down: [ShardAddress: String]
     /// Shards off the ring that are being emptied.
     var draining: [ShardAddress]
     /// Shards off the ring that are about to join it, may hold groups, or are named and not healthy.

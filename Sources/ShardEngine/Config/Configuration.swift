@@ -116,10 +116,16 @@ public struct Configuration: Equatable, Sendable {
     public struct Reconcile: Equatable, Sendable {
         /// Whether groups are moved at all.
         public var enabled = true
-        /// From one run to the next.
+        /// How long a group that could not be moved is left alone.
         public var interval = TimeSpan.seconds(30)
-        /// How long the ring must be at rest before a run.
+        /// How long other shards have to have been named before groups are moved to them.
         public var settle = TimeSpan.seconds(10)
+        /// How long a moved group is written and scraped at both shards.
+        public var overlap = TimeSpan.seconds(150)
+        /// After how long a shard that does not come back is given up.
+        public var giveUp = TimeSpan.seconds(7 * 24 * 3600)
+        /// After how long moves wait no more for a replica that is cut off from Consul.
+        public var giveUpReplica = TimeSpan.seconds(600)
         /// Groups that are moved in a second, at most.
         public var groupsPerSecond = 1000
     }

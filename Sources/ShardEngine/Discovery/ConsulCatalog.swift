@@ -41,10 +41,12 @@ private struct HealthEntry: Decodable {
             case notes = "Notes"
         }
 
+        var isMaintenance: Bool { id.hasPrefix("_service_maintenance") || id.hasPrefix("_node_maintenance") }
+
         /// Why the instance gets no pushes by this check; nil when it passes.
         var fault: String? {
             guard status != "passing" else { return nil }
-            if id.hasPrefix("_service_maintenance") || id.hasPrefix("_node_maintenance") {
+            if isMaintenance {
                 let what = id.hasPrefix("_node") ? "its node" : "it"
                 return "\(what) is in maintenance in Consul" + (notes.map { $0.isEmpty ? "" : ": \($0)" } ?? "")
             }
@@ -56,6 +58,12 @@ private struct HealthEntry: Decodable {
     var node: Node
     var service: Service
     var checks: [Check]?
+
+    /// Whether it is left on purpose, and would pass otherwise.
+    var isMaintained: Bool {
+        let failing = (checks ?? []).filter { $0.status != "passing" }
+        return !failing.isEmpty && failing.allSatisfy(\.isMaintenance)
+    }
 
     enum CodingKeys: String, CodingKey {
         case node = "Node"
@@ -76,6 +84,8 @@ struct HealthyInstances: Equatable, Sendable {
     var shards: [ShardAddress] = []
     /// The others, each with what is wrong.
     var faults: [ShardAddress: String] = [:]
+    /// Those of the others that somebody has put into maintenance: they are there, and are to be left.
+    var maintained: Set<ShardAddress> = []
     /// All registrations of those, in the order of the answer: an address may have several, at different agents.
     var registrations: [CatalogRegistration] = []
     /// Instances that no push can be sent to: without a port, or with an address that is none.
@@ -100,6 +110,7 @@ struct HealthyInstances: Equatable, Sendable {
             }
             registrations.append(CatalogRegistration(entry, shard))
             if let fault = entry.fault { faults[shard] = fault } else { found.insert(shard) }
+            if entry.isMaintained { maintained.insert(shard) }
         }
         shards = found.sorted()
         self.faults = faults.filter { !found.contains($0.key) }

@@ -169,7 +169,11 @@ final class ConsulDiscovery {
         timer?.schedule(after: isBlocking ? ConsulDiscovery.blockingPause : settings.pollInterval)
     }
 
-    private var draining: Set<ShardAddress> { drains?.shards ?? [] }
+    /// Shards that `shardd drain` is emptying.
+    var draining: Set<ShardAddress> { drains?.shards ?? [] }
+
+    /// Those of them that have yet to leave discovery.
+    var stillNamed: Set<ShardAddress> { drains?.stillNamed ?? [] }
 
     /// Shards that are being drained have no place on the ring, whatever Consul says of them.
     private func tell() {
@@ -183,7 +187,7 @@ final class ConsulDiscovery {
         knownDrains = draining
         registrar?.draining = draining
         guard hasNamed else { return }
-        if !draining.isSubset(of: before) { tell() }
+        if !draining.isSubset(of: before) || draining == before { tell() }
         // A shard whose drain has ended may have been deregistered since the last answer.
         guard !before.isSubset(of: draining) else { return }
         index.restart()
@@ -200,6 +204,9 @@ final class ConsulDiscovery {
         self.orphans = orphans
         if isNew, registrationBackoff.failureCount == 0 { register() }
     }
+
+    /// The shards that Consul named last and that are in maintenance.
+    var maintained: Set<ShardAddress> { lastInstances.maintained }
 
     /// The shards that Consul named last and held for unhealthy, but for those that are being drained.
     var unhealthy: Set<ShardAddress> { Set(lastInstances.faults.keys).subtracting(draining) }

@@ -17,6 +17,7 @@ final class Discovery {
     private var configuration: Configuration
     private var source: Source?
     private var last: Membership
+    private var lastNamed: Set<ShardAddress> = []
 
     /// - Parameter onChange: is called with each membership that differs from the one before, in shards or in source.
     init(
@@ -78,6 +79,30 @@ final class Discovery {
         }
     }
 
+    /// Shards that somebody has put into maintenance.
+    var maintained: Set<ShardAddress> {
+        switch source {
+        case .consul(let consul): consul.maintained
+        case .probes, nil: []
+        }
+    }
+
+    /// Shards that `shardd drain` is emptying.
+    var draining: Set<ShardAddress> {
+        switch source {
+        case .consul(let consul): consul.draining
+        case .probes, nil: []
+        }
+    }
+
+    /// Those of them that have yet to leave discovery.
+    var stillNamed: Set<ShardAddress> {
+        switch source {
+        case .consul(let consul): consul.stillNamed
+        case .probes, nil: []
+        }
+    }
+
     /// Why a shard is in the membership no more, as far as is known.
     func reasonToLeave(_ shard: ShardAddress) -> String {
         let unnamed = "the configuration does not name it any more"
@@ -122,8 +147,8 @@ final class Discovery {
     }
 
     private func tell(_ membership: Membership) {
-        guard membership != last else { return }
-        last = membership
+        guard membership != last || stillNamed != lastNamed else { return }
+        (last, lastNamed) = (membership, stillNamed)
         onChange(membership)
     }
 }

@@ -10,8 +10,10 @@ struct DrainEntry: Codable, Equatable, Sendable {
     enum Phase: String, Codable, Sendable {
         /// The shard is being emptied: agents have it in maintenance.
         case emptying
-        /// It is empty: agents deregister it.
+        /// Nothing that it holds counts any more: agents deregister it, so that Prometheus finds it there no more.
         case leaving
+        /// It is out of discovery, as far as that could be done: its copies go once Prometheus has dropped it.
+        case left
     }
 
     /// A registration of the shard: those without an address of their own can only be told so.
@@ -32,8 +34,8 @@ struct DrainEntry: Codable, Equatable, Sendable {
 extension ConsulClient {
     /// Where the drain of a shard is; without one, where all are listed.
     func drainTarget(_ shard: ShardAddress?) -> String {
-        shard.map { keyTarget(["drain", registrationID($0)]) }
-            ?? keyTarget(["drain", ""], "recurse=1", ConsulClient.consistentRead)
+        shard.map { keyTarget(["register", "drain", registrationID($0)]) }
+            ?? keyTarget(["register", "drain", ""], "recurse=1", ConsulClient.consistentRead)
     }
 
     /// The drains that an answer lists.
@@ -60,7 +62,7 @@ final class DrainFollower {
     /// Whether something has changed since the agent was last asked what it has.
     private var isDue = false
 
-    /// - Parameter onChange: is called when other shards are being drained.
+    /// - Parameter onChange: is called when other shards are being drained, or have left discovery.
     init(client: ConsulClient, loop: EventLoop, logger: Logger, onChange: @escaping () -> Void) {
         self.client = client
         self.logger = logger
@@ -74,6 +76,11 @@ final class DrainFollower {
     /// The shards that are being drained, or were, and may still be named by a catalogue that is out of date.
     var shards: Set<ShardAddress> { Set(finished.keys).union(entries.map { Array($0.keys) } ?? []) }
 
+    /// Those of them that have yet to leave discovery: their copies stay until they have.
+    var stillNamed: Set<ShardAddress> {
+        Set((entries ?? [:]).filter { $0.value.phase != .left }.keys)
+    }
+
     /// Takes in which shards the catalogue names.
     ///
     /// - Parameter index: Consul's, of the catalogue; nil where it does not tell.
@@ -85,12 +92,12 @@ final class DrainFollower {
         let pairs = drains.compactMap { drain in drain.address.map { ($0, drain) } }
         let new = Dictionary(pairs) { first, _ in first }
         guard new != entries else { return }
-        let before = shards
-        for (shard, drain) in entries ?? [:] where new[shard] == nil && drain.phase == .leaving {
+        let (before, namedBefore) = (shards, stillNamed)
+        for (shard, drain) in entries ?? [:] where new[shard] == nil && drain.phase != .emptying {
             finished[shard] = index
         }
         entries = new
-        if shards != before { onChange() }
+        if shards != before || stillNamed != namedBefore { onChange() }
         isDue = true
         tend()
     }
@@ -123,7 +130,7 @@ final class DrainFollower {
             switch drain?.phase {
             case .emptying where !isMaintained:
                 requests.append((client.maintenanceTarget(service.id, isOn: true), shard, "shard is being drained"))
-            case .leaving:
+            case .leaving, .left:
                 requests.append((client.deregistrationTarget(service.id), shard, "drained shard is deregistered"))
             case nil where isMaintained:
                 requests.append((client.maintenanceTarget(service.id, isOn: false), shard, "shard is drained no more"))

@@ -17,6 +17,10 @@ struct StoreBook {
         var process: String?
         /// The mark of the store that the process has.
         var mark: String?
+        /// The process that the mark was read from: the next one has perhaps another store.
+        var markedProcess: String?
+        /// Of which lines of registers the store has been a member.
+        var tiers: Set<String> = []
         /// The start times that the address told before, the latest last.
         var retired: [String] = []
         /// Whether it has told a start time again after another one, as only an address of several processes does.
@@ -26,6 +30,10 @@ struct StoreBook {
         var isShardd = false
         var isAnswering = false
         var obstacle: String?
+        /// Answers in a row that did not tell the store.
+        var obstructedAnswers = 0
+        /// Why the store of the present process cannot be marked.
+        var refusal: String?
     }
 
     /// Who is behind each address.
@@ -43,24 +51,39 @@ struct StoreBook {
     /// Why the store behind an address cannot be told, though something answers there; nil otherwise.
     func obstacle(of shard: ShardAddress) -> String? { entries[shard]?.obstacle }
 
+    /// Why the store cannot be told, once that has been so for more than one answer, or cannot be marked.
+    func lastingObstacle(of shard: ShardAddress) -> String? {
+        guard let entry = entries[shard] else { return nil }
+        return entry.refusal ?? (entry.obstructedAnswers >= StoreBook.answersToLast ? entry.obstacle : nil)
+    }
+
     /// When the process that last answered at the address was started; nil where none has told.
     func process(of shard: ShardAddress) -> String? { entries[shard]?.process }
 
+    /// Whether the mark of the store behind the address has yet to be read from its present process.
+    func isUnread(_ shard: ShardAddress) -> Bool { entries[shard].map { $0.process != $0.markedProcess } ?? true }
+
     /// Takes in an answer.
-    mutating func record(_ finding: StoreFinding, of shard: ShardAddress) {
+    ///
+    /// - Parameter fileInterval: how often the process writes its file, as the answer tells.
+    mutating func record(_ finding: StoreFinding, of shard: ShardAddress, fileInterval: TimeSpan? = nil) {
         var entry = entries[shard] ?? Entry()
         entry.isShardd = finding == .shardd
         if case .unreachable = finding { entry.isAnswering = false } else { entry.isAnswering = true }
         switch finding {
         case .process(let process):
-            entry.obstacle = nil
+            (entry.obstacle, entry.obstructedAnswers) = (nil, 0)
+            if process != entry.process { entry.refusal = nil }
             entry.take(process)
-            map.identities[shard] = entry.isAlternating ? nil : StoreIdentity(process: process, mark: entry.mark)
+            var identity = StoreIdentity(process: process, mark: entry.mark, tiers: entry.tiers)
+            identity.fileInterval = fileInterval
+            map.identities[shard] = entry.isAlternating ? nil : identity
         case .unreachable:
             // It is still the store that it was, until it answers otherwise.
             break
         case .unidentified(let reason):
             entry.obstacle = reason
+            entry.obstructedAnswers += 1
             map.identities[shard] = nil
         case .shardd:
             map.identities[shard] = nil
@@ -69,10 +92,24 @@ struct StoreBook {
     }
 
     /// Notes the mark of the store behind an address, if it is still that process.
-    mutating func note(mark: String, of shard: ShardAddress, process: String) {
+    mutating func note(mark: String, tiers: Set<String> = [], of shard: ShardAddress, process: String) {
         guard entries[shard]?.process == process else { return }
         entries[shard]?.mark = mark
-        if map.identities[shard] != nil { map.identities[shard]?.mark = mark }
+        entries[shard]?.markedProcess = process
+        entries[shard]?.tiers = tiers
+        entries[shard]?.refusal = nil
+        map.identities[shard]?.mark = mark
+        map.identities[shard]?.tiers = tiers
+        // Another process has the store's file now.
+        for (other, entry) in entries where entry.mark == mark && entry.process != process && !entry.isAnswering {
+            entries[other]?.mark = nil
+            map.identities[other]?.mark = nil
+        }
+    }
+
+    /// Notes why the store behind an address cannot be marked, if it is still that process.
+    mutating func note(refusal: String, of shard: ShardAddress, process: String) {
+        if entries[shard]?.process == process { entries[shard]?.refusal = refusal }
     }
 
     /// Compares what all addresses told in a round.
@@ -133,6 +170,8 @@ struct StoreBook {
     }
 
     private static let roundsToPart = 2
+    /// At first sight an address is asked twice.
+    private static let answersToLast = 2
 }
 
 extension StoreBook.Entry {

@@ -11,7 +11,7 @@ final class Stores {
     private let onChange: () -> Void
     /// Is called for each process that was not known behind its address before.
     private let onNewProcess: (ShardAddress, _ process: String) -> Void
-    /// Is called for each process whose store's mark is not known, at each answer.
+    /// Is called for each process whose store's mark has not been read, at each answer.
     private let onUnmarked: (ShardAddress, _ process: String) -> Void
     private(set) var book = StoreBook()
     /// How often the process behind an address was found to be another one, since this replica started.
@@ -106,11 +106,20 @@ final class Stores {
     }
 
     /// Notes the mark that was read from, or written to, the store of a process.
-    func note(mark: String, of shard: ShardAddress, process: String) {
+    func note(mark: String, tiers: Set<String>, of shard: ShardAddress, process: String) {
         loop.assertOnLoop()
         let before = book.map
-        book.note(mark: mark, of: shard, process: process)
+        book.note(mark: mark, tiers: tiers, of: shard, process: process)
         if book.map != before { onChange() }
+    }
+
+    /// Notes why the store of a process cannot be marked.
+    func note(refusal: String, of shard: ShardAddress, process: String) {
+        loop.assertOnLoop()
+        let isNew = book.lastingObstacle(of: shard) != refusal
+        book.note(refusal: refusal, of: shard, process: process)
+        if isNew { tell(refusal, shard) }
+        onChange()
     }
 
     // MARK: Asking
@@ -152,21 +161,25 @@ final class Stores {
         questions[shard]?.call = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in
             let finding = StoreFinding(outcome)
             let latest = book.process(of: shard)
-            record(finding, of: shard)
+            record(finding, of: shard, outcome.fileInterval)
             guard let question = questions[shard] else { return }
             // At first sight, and where another process answers than a moment ago, an address that leads to several stores
             // is given the time to show it.
             let isUnsteady = latest != nil && latest != book.process(of: shard)
             questions[shard]?.wanted = isUnsteady ? min(question.count + 2, Stores.mostQuestions) : question.wanted
-            if case .process = finding, question.count < questions[shard]?.wanted ?? 0 { return ask(shard) }
+            if finding.isOfSomebody, question.count < questions[shard]?.wanted ?? 0 { return ask(shard) }
             answered(shard)
         }
     }
 
-    private func record(_ finding: StoreFinding, of shard: ShardAddress) {
+    private func record(_ finding: StoreFinding, of shard: ShardAddress, _ fileInterval: TimeSpan?) {
         let obstacle = book.obstacle(of: shard)
-        book.record(finding, of: shard)
+        book.record(finding, of: shard, fileInterval: fileInterval)
         guard let reason = book.obstacle(of: shard), reason != obstacle else { return }
+        tell(reason, shard)
+    }
+
+    private func tell(_ reason: String, _ shard: ShardAddress) {
         logger.warning(
             "the store of a shard cannot be told: it gets pushes, and shardd deletes nothing there",
             metadata: ["shard": "\(shard)", "reason": "\(reason)"]
@@ -180,7 +193,7 @@ final class Stores {
             if let before = question.before, before != identity.process { restartCounts[shard, default: 0] += 1 }
             if identity.process != question.before {
                 onNewProcess(shard, identity.process)
-            } else if identity.mark == nil {
+            } else if book.isUnread(shard) {
                 onUnmarked(shard, identity.process)
             }
         }

@@ -1,6 +1,7 @@
 // One event loop with everything that pushes pass through on it. The server makes workers, gives each the same rings
 // and settings, and adds up what they count. Workers share nothing but immutable values.
 import Logging
+import MovingCore
 
 /// A loop's ingress and forwarding.
 final class Worker {
@@ -9,19 +10,17 @@ final class Worker {
     let forwarder: Forwarder
     let pushHandler: PushHandler
     let server: HTTPServer
-    /// Told of a shard that has become suspect.
-    var onSuspect: ((ShardAddress) -> Void)?
-    /// Told of a suspect shard that answers again: the worker uses it again when `done` is called, on its loop.
-    var onShardAnswers: ((ShardAddress, _ done: @escaping () -> Void) -> Void)?
-    /// Told of a shard that has been suspect and is used again.
-    var onShardUp: ((ShardAddress) -> Void)?
-    private let suspects: SuspectProber
+    /// Told of what the worker's pushes find out about the register.
+    var onFailure: (StoreID, String) -> Void = { _, _ in }
+    var onDropBackup: (Slot) -> Void = { _ in }
+    var onNote: (Note) -> Void = { _ in }
+    private var configuration: Configuration
     private let logger: Logger
 
     init(loop: EventLoop, configuration: Configuration, descriptorLimit: Int, resolver: Resolver, logger: Logger) {
         self.loop = loop
         self.logger = logger
-        suspects = SuspectProber(loop: loop, check: configuration.check, resolver: resolver)
+        self.configuration = configuration
         forwarder = Forwarder(
             loop: loop,
             metrics: metrics,
@@ -41,17 +40,22 @@ final class Worker {
             }
         )
         logRequests()
-        forwarder.onSuspect = { [unowned self] pool in
-            suspects.watch(pool)
-            if forwarder.settings.failsOver { onSuspect?(pool.shard) }
+    }
+
+    /// Goes by a register from now on.
+    ///
+    /// - Parameter peers: the other replicas, and the other workers of this one.
+    func follow(_ placement: Placement, peers: [Peer], hasConsul: Bool, settings: UInt64) {
+        if forwarder.follower == nil {
+            let leavesMarks = configuration.movesGroups
+            let key = configuration.hash.key
+            let follower = Follower(forwarder, placement, key: key, leavesMarks: leavesMarks, settings: settings)
+            follower.onFailure = { [unowned self] in onFailure($0, $1) }
+            follower.onDropBackup = { [unowned self] in onDropBackup($0) }
+            follower.onNote = { [unowned self] in onNote($0) }
+            forwarder.begin(follower)
         }
-        suspects.onAnswer = { [unowned self] pool in
-            guard let onShardAnswers else { return pool.markUp() }
-            onShardAnswers(pool.shard) { [unowned self] in
-                pool.markUp()
-                onShardUp?(pool.shard)
-            }
-        }
+        forwarder.follow(placement, peers: peers, hasConsul: hasConsul)
     }
 
     /// Goes by other settings from now on; nothing under way is disturbed.
@@ -60,7 +64,7 @@ final class Worker {
         forwarder.settings = ForwardSettings(configuration)
         pushHandler.apply(configuration)
         server.limits = InboundLimits(configuration, descriptorLimit: descriptorLimit)
-        suspects.check = configuration.check
+        self.configuration = configuration
         logRequests()
     }
 
@@ -75,7 +79,7 @@ final class Worker {
                 "status": status.map { "\($0)" } ?? "none: the client has gone",
                 "duration": "\(connection.waitingTime.seconds)s",
             ]
-            if let exchange, !exchange.routes.ring.isEmpty { metadata["shard"] = "\(exchange.pool.shard)" }
+            if let exchange, !exchange.routes.pools.isEmpty { metadata["shard"] = "\(exchange.pool.shard)" }
             logger.debug("request", metadata: metadata)
         }
     }
@@ -86,6 +90,7 @@ final class Worker {
         var snapshot = WorkerSnapshot()
         snapshot.answers = metrics.answers
         snapshot.durations = metrics.durations
+        snapshot.handoverWaits = metrics.handoverWaits
         snapshot.rejections = metrics.rejections
         snapshot.refusals = metrics.refusals
         snapshot.inFlight = metrics.inFlight
@@ -97,7 +102,7 @@ final class Worker {
                 failovers: pool.metrics.failovers,
                 inFlight: pool.exchangeCount,
                 connections: pool.pipelines.count,
-                suspicion: pool.suspicion,
+                fault: pool.fault,
                 queue: pool.waitingCount,
                 retries: pool.metrics.retries,
                 connectErrors: pool.metrics.connectErrors,

@@ -1,6 +1,7 @@
 // All workers of the process. The server hands them rings and settings through this, and gets what they count added up.
 // The first worker is on the server's own loop; each other one has a thread, and is reached by its loop's mailbox only.
 import Logging
+import MovingCore
 
 /// Workers on one port; confined to the loop of the first.
 final class WorkerGroup {
@@ -74,11 +75,6 @@ final class WorkerGroup {
         for worker in others { worker.post(body) }
     }
 
-    /// Routes pushes by other rings, on every worker.
-    func use(_ rings: RingSet) {
-        forEach { $0.forwarder.use(rings) }
-    }
-
     /// Calls `done`, on the first worker's loop, with what all have counted.
     func gather(_ done: @escaping (WorkerSnapshot) -> Void) {
         first.loop.assertOnLoop()
@@ -121,4 +117,40 @@ final class WorkerGroup {
     }
 
     private static let drainInterval = TimeSpan.milliseconds(10)
+}
+
+extension WorkerGroup: TierWorkers {
+    func follow(_ placement: Placement, peers: [Peer], notes: [Note?], hasConsul: Bool, settings: UInt64) {
+        forEachIndexed { index, worker in
+            var peers = peers
+            for (other, note) in notes.enumerated() where other != index {
+                let note = note ?? Note(epoch: 0, settings: settings)
+                peers.append(Peer(id: .max - UInt64(other), isLive: true, note: note))
+            }
+            worker.follow(placement, peers: peers, hasConsul: hasConsul, settings: settings)
+        }
+    }
+
+    func failOverAlone(_ store: StoreID, backupStarts: [StoreID: StartTime]) {
+        forEach { $0.forwarder.failOverAlone(store, backupStarts: backupStarts) }
+    }
+
+    func beganSession() {
+        forEach { $0.forwarder.follower?.beganSession() }
+    }
+
+    func goOnAfterStop() {
+        forEach { $0.forwarder.goOnAfterStop() }
+    }
+
+    func note(cause: String, of store: StoreID) {
+        forEach { $0.forwarder.follower?.note(cause: cause, of: store) }
+    }
+
+    private func forEachIndexed(_ body: @escaping @Sendable (Int, Worker) -> Void) {
+        body(0, first)
+        for (index, worker) in others.enumerated() {
+            worker.post { body(index + 1, $0) }
+        }
+    }
 }

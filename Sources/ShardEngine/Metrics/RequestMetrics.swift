@@ -33,6 +33,8 @@ final class RequestMetrics {
     private(set) var answers = [StatusCounts](repeating: StatusCounts(), count: Method.allCases.count)
     /// From the arrival of a whole push to its answer.
     private(set) var durations = Histogram()
+    /// How long pushes have waited while what their shard has of their groups was handed over.
+    private(set) var handoverWaits = Histogram()
     /// Rejections by reason, in the order of `RejectionReason`.
     private(set) var rejections: [RejectionReason: UInt64] = [:]
     /// Pushes refused by the guard, by reason.
@@ -50,6 +52,8 @@ final class RequestMetrics {
         answers[Int(method.rawValue)].count(status)
         durations.observe(duration)
     }
+
+    func countHandoverWait(_ wait: TimeSpan) { handoverWaits.observe(wait) }
 
     func countRefusal(_ reason: RefusalReason) {
         refusals[reason, default: 0] += 1

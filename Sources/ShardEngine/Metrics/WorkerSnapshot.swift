@@ -10,7 +10,7 @@ struct WorkerSnapshot {
         var inFlight = 0
         var connections = 0
         /// Why the shard cannot be reached, as far as this worker has seen; nil when it can.
-        var suspicion: String?
+        var fault: String?
         /// Pushes that wait for a connection.
         var queue = 0
         var retries: UInt64 = 0
@@ -27,7 +27,7 @@ struct WorkerSnapshot {
             failovers += other.failovers
             inFlight += other.inFlight
             connections += other.connections
-            suspicion = suspicion ?? other.suspicion
+            fault = fault ?? other.fault
             queue += other.queue
             retries += other.retries
             connectErrors += other.connectErrors
@@ -41,6 +41,7 @@ struct WorkerSnapshot {
     /// By method, in the order of `Method`.
     var answers = [StatusCounts](repeating: StatusCounts(), count: Method.allCases.count)
     var durations = Histogram()
+    var handoverWaits = Histogram()
     var rejections: [RejectionReason: UInt64] = [:]
     var refusals: [RefusalReason: UInt64] = [:]
     var inFlight = 0
@@ -50,6 +51,7 @@ struct WorkerSnapshot {
     mutating func add(_ other: WorkerSnapshot) {
         for index in answers.indices { answers[index].add(other.answers[index]) }
         durations.add(other.durations)
+        handoverWaits.add(other.handoverWaits)
         rejections.merge(other.rejections, uniquingKeysWith: +)
         refusals.merge(other.refusals, uniquingKeysWith: +)
         inFlight += other.inFlight

@@ -86,6 +86,14 @@ public final class Ring: Sendable {
         }
     }
 
+    /// The shard that stands in for a key's owner, as an index into `shards`: the first other one, going clockwise from the
+    /// beginning of the key's range, one of 1,024, so that it is the same for all keys of the range that have one owner.
+    func standIn(for hash: UInt32) -> Int? {
+        guard !isEmpty else { return nil }
+        let owner = owner(of: hash)
+        return nextShard(after: hash & 0xFFC0_0000) { $0 != owner }
+    }
+
     /// How many points a shard, given as an index into `shards`, has on the ring: `vnodes` less lost collisions.
     public func pointCount(of shard: Int) -> Int {
         holdings[shard].points
@@ -95,6 +103,9 @@ public final class Ring: Sendable {
     public func share(of shard: Int) -> Double {
         Double(holdings[shard].keys) / 0x1p32
     }
+
+    /// Runs of keys that have one owner, in ascending order: the last key of each, and the owner as an index into `shards`.
+    var spans: [(lastKey: UInt32, shard: Int)] { arcs.map { ($0.lastKey, $0.shard) } }
 
     /// The arc that a key lies in.
     @inline(__always)

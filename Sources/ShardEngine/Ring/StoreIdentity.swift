@@ -8,6 +8,11 @@ struct StoreIdentity: Hashable, Sendable {
     var process: String
     /// The mark that the store carries from process to process, in its file; nil where none was read or written yet.
     var mark: String?
+    /// Of which lines of registers the store has been a member, by their births: what it holds that such a register does not
+    /// know of is void.
+    var tiers: Set<String> = []
+    /// How often the process writes its file; nil where it has none.
+    var fileInterval: TimeSpan?
 }
 
 /// What one question to an address has found.
@@ -20,6 +25,14 @@ enum StoreFinding: Equatable, Sendable {
     case unidentified(String)
     /// Nobody answers: the reason.
     case unreachable(String)
+
+    /// Whether something answers that may be a shard.
+    var isOfSomebody: Bool {
+        switch self {
+        case .process, .unidentified: true
+        case .shardd, .unreachable: false
+        }
+    }
 }
 
 /// Which store is behind each address, as far as is known; immutable.
@@ -39,11 +52,5 @@ struct StoreMap: Equatable, Sendable {
         if one == other || sameStore[one]?.contains(other) == true { return true }
         guard let process = identities[one]?.process else { return false }
         return process == identities[other]?.process
-    }
-
-    /// Whether the addresses are known to lead to two stores. Only then may shardd delete at one of them what the other
-    /// holds.
-    func areDistinct(_ one: ShardAddress, _ other: ShardAddress) -> Bool {
-        identities[one] != nil && identities[other] != nil && !areSame(one, other)
     }
 }

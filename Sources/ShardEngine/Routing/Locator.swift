@@ -112,7 +112,7 @@ public final class Locator {
             lines.append(shard)
             lines.append("\n")
         case .json:
-            let next = ring.nextShard(after: hash) { $0 != owner }
+            let next = ring.standIn(for: hash)
             lines.append(#"{"path":""#)
             EscapedText.json.append(given, to: &lines)
             lines.append(#"","grouping_key":""#)

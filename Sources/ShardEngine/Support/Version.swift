@@ -1,7 +1,7 @@
 // The version of shardd, in one place, and what is known of a build: `--version` prints it and `shardd_build_info` carries it.
 
 /// The version of the engine and of the program around it, by semantic versioning.
-public let sharddVersion = "0.1.0"
+public let sharddVersion = "0.2.0"
 
 /// What a program was built from, when and by what.
 public struct BuildInfo: Sendable {

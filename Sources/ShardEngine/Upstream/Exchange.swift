@@ -1,5 +1,7 @@
 // One push on its way to a shard and back: the request of a connection, the shard that has it, and its answer.
-// The forwarder makes and recycles exchanges; a pool queues them, a pipeline sends them and tells them what came.
+// The forwarder makes and recycles exchanges; a pool queues them, a pipeline sends them and tells them what came. While the
+// register is not settled an exchange has a course (Course.swift), which decides where it goes and when it is answered.
+import MovingCore
 
 /// One request and its reply; confined to its worker's loop.
 final class Exchange {
@@ -38,17 +40,11 @@ final class Exchange {
     var precedingAnswers = 0
     /// Whether the shard, when it is sent the push, has been sent it before.
     var isSentAgain = false
-    /// How many shards have refused it.
-    var failovers = 0
     private(set) var method = Method.put
-    /// The visits to other shards that come first, or that this is one of.
-    private(set) var round: VisitRound?
-    /// What is void once the owner has done the request, though nobody waits for its answer any more.
-    private var leftToVoid: VisitRound.Voided?
-    /// Whether this is a visit, of which the client hears nothing.
-    private let isVisit: Bool
-    /// Whether the shard gets a DELETE, whatever the request is.
-    let isRemoval: Bool
+    /// What becomes of it while the register is not settled; nil on the hot path.
+    var course: Course?
+    /// Whether a pipeline has it.
+    var isOnPipeline = false
 
     /// Takes over the request that is outstanding on the connection.
     init(_ forwarder: Forwarder, _ connection: InboundConnection, _ routes: RoutingTable, hash: UInt32, shard: Int) {
@@ -57,57 +53,16 @@ final class Exchange {
         self.routes = routes
         self.hash = hash
         self.shard = shard
-        isVisit = false
-        isRemoval = false
         start = forwarder.loop.now
         sentAt = start
         deadline = start.advanced(by: forwarder.settings.responseTimeout)
         take(connection)
     }
 
-    /// Makes the request, or a removal in its place, at another shard too.
-    init(visiting shard: Int, of request: Exchange, isRemoval: Bool, in round: VisitRound) {
-        forwarder = request.forwarder
-        connection = request.connection
-        routes = request.routes
-        hash = request.hash
-        self.shard = shard
-        self.round = round
-        self.isRemoval = isRemoval
-        isVisit = true
-        method = request.method
-        largeBody = isRemoval ? nil : request.largeBody
-        placement = largeBody == nil ? .shared : .alone
-        start = forwarder.loop.now
-        sentAt = start
-        // What waits for a shard that hangs has to have time left for its owner.
-        deadline = start.advanced(by: TimeSpan(nanoseconds: forwarder.settings.responseTimeout.nanoseconds / 4))
-    }
-
-    /// Has been to other shards: its owner has all the time that it has for others.
-    func restartClock() {
-        deadline = forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
-    }
-
     /// The process was stopped for so long, which does not count.
     func resume(after stop: TimeSpan) {
         sentAt = min(sentAt.advanced(by: stop), forwarder.loop.now)
         deadline = deadline.advanced(by: stop)
-    }
-
-    /// Goes to its owner by way of other shards.
-    func makeRound(_ visits: Visits) {
-        if visits.first.isEmpty, visits.voided.isEmpty { return forwarder.submitVisited(self) }
-        let round = VisitRound(of: self, voided: visits.voided)
-        self.round = round
-        round.start(visits.first)
-    }
-
-    /// Goes to another shard than this one, whose copy will be void.
-    func passesOver(_ shard: Int) {
-        let round = self.round ?? VisitRound(of: self)
-        self.round = round
-        round.isVoided(by: shard)
     }
 
     /// Uses a finished exchange for another push.
@@ -118,9 +73,9 @@ final class Exchange {
         self.shard = shard
         start = forwarder.loop.now
         deadline = start.advanced(by: forwarder.settings.responseTimeout)
-        failovers = 0
         isSentAgain = false
-        leftToVoid = nil
+        course = nil
+        isOnPipeline = false
         take(connection)
     }
 
@@ -131,28 +86,38 @@ final class Exchange {
         placement = largeBody == nil ? .shared : .alone
     }
 
-    /// Goes to another shard, where nothing is known of it but that it may have been what broke a connection.
-    func changesShard() {
-        failovers += 1
+    /// Whether nobody waits for the answer any more, and nothing depends on it.
+    var isAbandoned: Bool { connection == nil && course == nil }
+
+    /// Goes to a shard by another table from now on.
+    func move(to routes: RoutingTable, shard: Int) {
+        self.routes = routes
+        self.shard = shard
         isSentAgain = false
-        if placement != .shared { placement = .alone }
+        placement = course?.isLarge == true ? .alone : .shared
+        largeBody = nil
     }
 
-    /// Whether nobody waits for the answer any more.
-    var isAbandoned: Bool { connection == nil }
+    /// Goes to its owner.
+    func move(to routes: RoutingTable, owner: Int) {
+        if self.routes !== routes { self.routes = routes }
+        shard = owner
+    }
 
     var pool: ShardPool { routes.pools[shard] }
 
-    /// Passes the shard's answer on to the client, if it is still there.
+    /// Passes the shard's answer on to the client, if it is still there, or has its course go by it.
     func complete(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, chunkedBody: UnsafeRawBufferPointer) {
+        isOnPipeline = false
         pool.metrics.countAnswer(response.status, after: forwarder.loop.now.since(sentAt))
-        guard connection != nil else {
-            if let leftToVoid, response.status < 300 { forwarder.missed(leftToVoid) }
-            return
-        }
-        if isVisit { return endVisit(response.status) }
+        if let course { return course.answered(bytes, response, chunkedBody) }
+        guard connection != nil else { return }
+        answer(bytes, response, chunkedBody: chunkedBody)
+    }
+
+    /// Gives the client the answer, if it is one to a push.
+    func answer(_ bytes: UnsafeRawBufferPointer, _ response: ParsedResponse, chunkedBody: UnsafeRawBufferPointer) {
         if response.status >= 300, response.status < 400 { return refuse(bytes, response) }
-        if let round, round.holds(bytes, response, chunkedBody) { return }
         passOn(bytes, response, chunkedBody: chunkedBody)
     }
 
@@ -178,17 +143,18 @@ final class Exchange {
         connection.reply(head: UnsafeRawBufferPointer(rebasing: bytes[response.head]), response, body: body)
     }
 
-    /// Tells the client, if it is still there, that there is no answer.
+    /// There is no answer: the client is told, if it is still there, or the course goes by that.
     func fail(_ failure: UpstreamFailure) {
+        isOnPipeline = false
+        if let course { return course.failed(failure) }
+        tell(failure)
+    }
+
+    /// Tells the client, if it is still there, that there is no answer.
+    func tell(_ failure: UpstreamFailure) {
         guard let connection else { return }
-        if isVisit {
-            pool.metrics.countFailure(failure.status)
-            return endVisit(nil)
-        }
-        // The shard may do it yet.
-        leftToVoid = round?.left
         finish(failure.status)
-        let shard = routes.ring.isEmpty ? nil : pool.shard
+        let shard = routes.pools.isEmpty ? nil : pool.shard
         if let rejection = failure.rejection {
             forwarder.metrics.countRejection(rejection)
         } else {
@@ -200,15 +166,8 @@ final class Exchange {
 
     private func finish(_ status: Int) {
         connection = nil
-        round = nil
         forwarder.metrics.inFlight -= 1
         forwarder.metrics.countAnswer(method, status, forwarder.loop.now.since(start))
-    }
-
-    private func endVisit(_ status: Int?) {
-        connection = nil
-        round?.ended(self, status: status)
-        round = nil
     }
 
     /// Ends the connection of a client that is gone, and with it the request, where the shard has not been sent all of it.
@@ -216,22 +175,13 @@ final class Exchange {
         if let connection, connection.hasClientClosed { connection.abort() }
     }
 
-    /// Whether it matters what the shard answers, though the client waits no more.
-    var isAnswerAwaited: Bool { connection != nil || leftToVoid != nil }
-
-    /// Gives up a visit whose client is gone.
-    func abandon() {
-        connection = nil
-        round = nil
-    }
-
-    /// Whether the forwarder may use it again for another push.
-    var isReusable: Bool { !isVisit }
+    /// Whether it matters what the shard answers, though the client may wait no more.
+    var isAnswerAwaited: Bool { !isAbandoned }
 
     /// Lets go of what it holds once it need not be sent again.
     func release() {
         largeBody = nil
-        round = nil
+        course = nil
     }
 
     /// From this many bytes on a body has a connection to the shard to itself, so that it holds up nobody.
@@ -242,8 +192,6 @@ extension Exchange: InboundRequestOwner {
     func clientDisconnected() {
         connection = nil
         forwarder.metrics.inFlight -= 1
-        leftToVoid = round?.left
-        round?.abandon()
-        round = nil
+        course?.clientHasGone()
     }
 }

@@ -1,6 +1,7 @@
 // Sends pushes to the shards that own them. A worker owns one: PushHandler gives it requests, discovery gives it rings.
 // It owns the pools of all shards, and decides which shard gets a push when the owner cannot be reached.
 import Logging
+import MovingCore
 
 /// How pushes are forwarded.
 struct ForwardSettings: Equatable, Sendable {
@@ -30,16 +31,18 @@ final class Forwarder {
             for pipeline in pools.values.flatMap(\.pipelines) { pipeline.setPatience(settings.responseTimeout) }
         }
     }
-    /// Told of a shard that has become suspect, so that it is probed; `markUp` ends it.
-    var onSuspect: ((ShardPool) -> Void)?
-    /// Told of a PUT or DELETE on a path that a shard, which may hold the group, did not get, and which shard did it; calls
-    /// `done`, on this loop, when that is remembered.
-    var onMissed: ((ShardAddress, [UInt8], _ doneBy: ShardAddress, _ done: @escaping () -> Void) -> Void)?
     /// Where answers are received.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
-    private(set) var routes: RoutingTable
+    private(set) var routes = RoutingTable()
+    /// This worker's part in the register; nil before the first one.
+    private(set) var follower: Follower?
     private(set) var pools: [ShardAddress: ShardPool] = [:]
     private let logger: Logger
+    /// Told when a turn came late: nothing is sent, and no answer taken, until `goOnAfterStop`. Nil where nobody else could have
+    /// changed anything meanwhile.
+    var onLateTurn: (() -> Void)?
+    private var isHeld = false
+    private var held: [Exchange] = []
     private var finished: [Exchange] = []
     private var unflushed: [Pipeline] = []
     private var sweep: Timer?
@@ -55,7 +58,6 @@ final class Forwarder {
         self.resolver = resolver
         self.settings = settings
         self.logger = logger
-        routes = RoutingTable(RingSet(ring: Ring(shards: [], vnodes: 1))) { _ in preconditionFailure("no shard") }
         loop.watchForLateTurns()
         loop.atTurnEnd { [unowned self] in endTurn() }
         // At the end of the turn, that is after the answers that have come.
@@ -74,19 +76,49 @@ final class Forwarder {
         scratch.deallocate()
     }
 
-    /// Routes pushes by other rings from now on; those under way keep the ones they have.
-    func use(_ rings: RingSet) {
-        loop.assertOnLoop()
-        for pool in pools.values { pool.use = .none }
-        routes = RoutingTable(rings) { shard in
+    /// Begins to follow a register.
+    func begin(_ follower: Follower) {
+        self.follower = follower
+    }
+
+    /// The next register is another one, which has nothing to do with this.
+    func startAnew() {
+        held += follower?.letGo() ?? []
+        follower = nil
+        isHeld = true
+    }
+
+    /// Goes by this register from now on; pushes under way are seen through by the follower.
+    func follow(_ placement: Placement, peers: [Peer], hasConsul: Bool) {
+        guard let follower else { return }
+        let isNew = routes.epoch == 0 || !follower.hasBegun
+        follower.follow(placement, peers: peers, hasConsul: hasConsul)
+        use(follower, placement.ring, placement.wholeRing)
+        follower.goOn()
+        if isNew { goOnAfterStop() }
+    }
+
+    /// Has a store failed over for this replica alone.
+    func failOverAlone(_ store: StoreID, backupStarts: [StoreID: StartTime]) {
+        guard let follower else { return }
+        follower.failOverAlone(store, backupStarts: backupStarts)
+        use(follower, routes.ring, routes.wholeRing)
+        follower.goOn()
+    }
+
+    private func use(_ follower: Follower, _ ring: Ring, _ wholeRing: Ring?) {
+        let view = follower.following.view
+        guard routes.epoch != view.epoch || routes.ring !== ring || routes.wholeRing !== wholeRing else { return }
+        for pool in pools.values {
+            pool.isInUse = false
+            // The register tells from now on.
+            pool.fault = nil
+        }
+        routes = RoutingTable(view, ring, wholeRing: wholeRing) { shard in
             let pool = pools[shard] ?? ShardPool(shard: shard, forwarder: self)
             pools[shard] = pool
-            pool.use = .visited
+            pool.isInUse = true
             return pool
-        }
-        for pool in routes.pools.prefix(routes.ring.shards.count) {
-            pool.use = .onRing
-            if pool.isSuspect { onSuspect?(pool) }
         }
     }
 
@@ -102,87 +134,49 @@ final class Forwarder {
         } else {
             exchange = Exchange(self, connection, routes, hash: hash, shard: 0)
         }
-        guard !routes.ring.isEmpty else { return exchange.fail(.noShard) }
-        if routes.isSettled { return submit(exchange) }
-        exchange.shard = standIn(hash, routes)
-        exchange.makeRound(routes.visits(of: exchange.method, hash: hash, to: exchange.shard))
+        if isHeld { held.append(exchange) } else { start(exchange) }
     }
 
-    /// The owner, or the next shard that is not suspect.
-    private func standIn(_ hash: UInt32, _ routes: RoutingTable) -> Int {
-        let owner = routes.ring.owner(of: hash)
-        guard routes.pools[owner].isSuspect, settings.failsOver else { return owner }
-        return routes.ring.nextShard(after: hash) { !routes.pools[$0].isSuspect } ?? owner
-    }
-
-    /// Gives a request to its owner, or to the shard that stands in for it.
-    func submit(_ exchange: Exchange) {
-        loop.assertOnLoop()
-        exchange.shard = exchange.routes.ring.owner(of: exchange.hash)
-        guard exchange.pool.isSuspect else { return exchange.pool.submit(exchange) }
-        let next = standIn(exchange.hash, exchange.routes)
-        if next != exchange.shard { passOver(exchange, to: next) } else { exchange.pool.submit(exchange) }
-    }
-
-    /// Gives a request to the shard that its visits to others were chosen for, though its owner may answer again by now.
-    func submitVisited(_ exchange: Exchange) {
-        guard isStillWanted(exchange) else { return }
-        let target = exchange.shard
-        if exchange.pool.isSuspect {
-            if exchange.method != .post { exchange.passesOver(target) }
-            return submit(exchange)
+    /// Has a push begin anew, which had waited for what is in force no more.
+    func takeBack(_ exchange: Exchange) {
+        // Whoever gives it back is in the middle of something.
+        loop.park { [unowned self] in
+            guard !exchange.isAbandoned, exchange.course == nil else { return }
+            if isHeld { held.append(exchange) } else { start(exchange) }
         }
-        exchange.shard = exchange.routes.ring.owner(of: exchange.hash)
-        if target == exchange.shard { exchange.pool.submit(exchange) } else { passOver(exchange, to: target) }
     }
 
-    private func passOver(_ exchange: Exchange, to next: Int) {
-        exchange.pool.metrics.failovers += 1
-        if exchange.method != .post { exchange.passesOver(exchange.shard) }
-        exchange.shard = next
-        exchange.pool.submit(exchange)
+    @inline(__always)
+    private func start(_ exchange: Exchange) {
+        if routes.isSettled, !routes.ring.isEmpty {
+            exchange.move(to: routes, owner: routes.ring.owner(of: exchange.hash))
+            if let whole = routes.wholeRing { countFailover(exchange, whole) }
+            exchange.pool.submit(exchange)
+        } else if let follower, !routes.pools.isEmpty {
+            follower.begin(exchange)
+        } else {
+            exchange.fail(.noShard)
+        }
     }
 
-    /// Has it remembered that a shard which may hold the group did not get the request: what it holds is void, unless
-    /// the request was a POST, which only adds. `done` is called now or later.
-    func missed(_ request: Exchange, by pool: ShardPool, _ done: @escaping () -> Void) {
-        guard request.method != .post, let onMissed, let connection = request.connection else { return done() }
-        onMissed(pool.shard, Array(RequestTarget(connection.forwardedTarget).path), request.pool.shard, done)
-    }
-
-    /// Has it remembered that what shards hold is void, of a request for whose answer nobody waits.
-    func missed(_ left: VisitRound.Voided) {
-        for shard in left.shards { onMissed?(shard, left.path, left.doneBy) {} }
+    private func countFailover(_ exchange: Exchange, _ whole: Ring) {
+        let owner = whole.shards[whole.owner(of: exchange.hash)]
+        if owner != exchange.pool.shard { pools[owner]?.metrics.failovers += 1 }
     }
 
     /// Where a push with this hash goes now; nil while the ring is empty.
     func shard(for hash: UInt32) -> ShardAddress? {
         loop.assertOnLoop()
-        return routes.ring.isEmpty ? nil : routes.ring.shards[standIn(hash, routes)]
+        if routes.isSettled { return routes.ring.isEmpty ? nil : routes.pools[routes.ring.owner(of: hash)].shard }
+        guard let following = follower?.following else { return nil }
+        return routes.place(of: following.view.entry(following.rings.slot(of: hash)).own).map { routes.pools[$0].shard }
     }
 
-    /// Gives a push that its shard could not be given to the next one, if there is one.
-    func failOver(_ exchange: Exchange, _ failure: UpstreamFailure) {
-        let routes = exchange.routes
-        // A visit is to this shard or to none.
-        guard exchange.isReusable else { return exchange.fail(failure) }
-        let next = routes.ring.nextShard(after: exchange.hash) { !routes.pools[$0].isSuspect && $0 != exchange.shard }
-        guard settings.failsOver, let next, exchange.failovers < routes.ring.shards.count else {
-            return exchange.fail(failure)
-        }
-        exchange.changesShard()
-        passOver(exchange, to: next)
-    }
-
-    /// A shard does not take connections any more.
-    func suspected(_ pool: ShardPool, _ reason: String) {
-        logger.warning("shard is suspect", metadata: ["shard": "\(pool.shard)", "reason": "\(reason)"])
-        onSuspect?(pool)
-    }
-
-    /// A suspect shard answers again.
-    func recovered(_ pool: ShardPool) {
-        logger.info("shard is up again", metadata: ["shard": "\(pool.shard)"])
+    /// A push's shard takes no connection: another one stands in for it.
+    func refused(_ exchange: Exchange, _ failure: UpstreamFailure) {
+        if exchange.course != nil { return exchange.fail(failure) }
+        guard settings.failsOver, let follower else { return exchange.fail(failure) }
+        follower.refused(exchange, failure)
     }
 
     /// Keeps an exchange, if it has ended, for another push.
@@ -190,7 +184,7 @@ final class Forwarder {
         loop.assertOnLoop()
         guard exchange.isAbandoned else { return }
         exchange.release()
-        if exchange.isReusable, finished.count < Forwarder.sparesLimit { finished.append(exchange) }
+        if finished.count < Forwarder.sparesLimit { finished.append(exchange) }
     }
 
     /// Has the pipeline send at the end of this turn what it was given until then.
@@ -202,10 +196,11 @@ final class Forwarder {
         dropPushesOfGoneClients()
         if isSweepDue { enforceTimeLimits() }
         flush()
+        if !routes.isSettled { follower?.tellNote() }
     }
 
     private func flush() {
-        guard !unflushed.isEmpty else { return }
+        guard !unflushed.isEmpty, !isHeld else { return }
         // A connection that breaks here gives its pushes to others.
         var index = 0
         while index < unflushed.count {
@@ -222,6 +217,7 @@ final class Forwarder {
     /// more than one turn to read all that was sent meanwhile.
     private func dropPushesOfGoneClients() {
         if loop.isTurnLate {
+            hold()
             lastLateTurn = loop.now
             lastFlush = MonotonicTime(nanoseconds: 0)
             for pool in pools.values { pool.resume(after: loop.lateness) }
@@ -229,6 +225,30 @@ final class Forwarder {
         guard loop.now.since(lastLateTurn) < Forwarder.catchUpTime else { return }
         for pool in pools.values { pool.dropPushesOfGoneClients(since: lastFlush) }
         lastFlush = loop.now
+    }
+
+    /// Whether answers are not to be taken yet: the turn came late, and what it was sent by may have changed.
+    func mustWait() -> Bool {
+        if isHeld { return true }
+        _ = loop.now
+        if loop.isTurnLate { hold() }
+        return isHeld
+    }
+
+    private func hold() {
+        guard !isHeld, let onLateTurn, follower != nil else { return }
+        isHeld = true
+        onLateTurn()
+    }
+
+    /// What has changed during a stop is known: pushes and answers go on.
+    func goOnAfterStop() {
+        guard isHeld else { return }
+        isHeld = false
+        let exchanges = held
+        held = []
+        for exchange in exchanges where isStillWanted(exchange) { start(exchange) }
+        loop.park { [unowned self] in flush() }
     }
 
     /// Whether somebody waits for the answer to the push, which is about to be sent, perhaps again.
@@ -263,6 +283,7 @@ final class Forwarder {
             hasSlowHead = hasSlowHead || pool.hasSlowHead(at: now)
             if pool.isFinished { pools[pool.shard] = nil }
         }
+        follower?.enforceTimeLimits(at: now)
         sweep?.schedule(after: hasSlowHead ? min(sweepInterval, Forwarder.lateSweepInterval) : sweepInterval)
     }
 

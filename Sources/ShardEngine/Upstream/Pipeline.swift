@@ -156,7 +156,6 @@ final class Pipeline {
     /// Takes an exchange; it leaves at the end of the turn.
     func add(_ exchange: Exchange) {
         precondition(state == .open && !isExclusive)
-        guard let connection = exchange.connection else { preconditionFailure("an exchange without a client") }
         if exchange.isSentAgain {
             // Once, though it may be taken back from here before it has left.
             pool.metrics.retries += 1
@@ -166,19 +165,24 @@ final class Pipeline {
         exchange.streamStart = streamEnd
         exchanges.append(exchange)
         let before = unsent.count
-        exchange.precedingAnswers = unsent.append(
-            requestOf: connection,
-            to: pool.shard,
-            largeBody: exchange.largeBody,
-            isRemoval: exchange.isRemoval
-        )
+        exchange.isOnPipeline = true
+        exchange.precedingAnswers = append(exchange)
         streamEnd += UInt64(unsent.count - before)
         isExclusive = exchange.placement != .shared
-        if let body = exchange.largeBody {
+        // A course has its body among what it writes.
+        if exchange.course == nil, let body = exchange.largeBody {
             largeBody = body
             largeBodySent = 0
         }
         flushAtTurnEnd()
+    }
+
+    private func append(_ exchange: Exchange) -> Int {
+        if let course = exchange.course {
+            return course.write(to: &unsent, headers: pool.settings.check.headers)
+        }
+        guard let connection = exchange.connection else { preconditionFailure("an exchange without a client") }
+        return unsent.append(requestOf: connection, to: pool.shard, largeBody: exchange.largeBody)
     }
 
     /// Takes no other exchanges until its head has its answer.
@@ -265,7 +269,10 @@ final class Pipeline {
     /// Takes back the exchanges of which nothing has been sent.
     func takeBackUnsent() -> Deque<Exchange> {
         var taken = Deque<Exchange>()
-        while let last = exchanges.last, !hasSent(last) { taken.prepend(exchanges.removeLast()) }
+        while let last = exchanges.last, !hasSent(last) {
+            last.isOnPipeline = false
+            taken.prepend(exchanges.removeLast())
+        }
         guard let first = taken.first else { return taken }
         unsent.removeLast(Int(streamEnd - first.streamStart))
         streamEnd = first.streamStart
@@ -300,6 +307,8 @@ final class Pipeline {
     // MARK: Receiving
 
     private func readable() {
+        // The kernel keeps what has come, and the loop tells of it again.
+        if pool.forwarder.mustWait() { return }
         let scratch = pool.forwarder.scratch
         while let outcome = socket?.receive(into: scratch) {
             switch outcome {
@@ -357,6 +366,10 @@ final class Pipeline {
         lastUse = loop.now
         if let head = exchanges.first, head.precedingAnswers > 0 {
             head.precedingAnswers -= 1
+            if !response.keepsConnection { end(.lastAnswer) }
+            return
+        }
+        if let course = exchanges.first?.course, course.keepsUntilMarked(bytes, response, parser.chunkedBody) {
             if !response.keepsConnection { end(.lastAnswer) }
             return
         }

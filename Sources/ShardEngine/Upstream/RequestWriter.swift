@@ -1,4 +1,5 @@
 // Copies messages between the two sides, without what belongs to one connection: pushes to shards, answers to clients.
+import MovingCore
 
 extension ByteBuffer {
     /// Appends the outstanding request of a connection as it goes to a shard. Where its target has been rewritten, a DELETE
@@ -6,17 +7,15 @@ extension ByteBuffer {
     ///
     /// - Parameters:
     ///   - largeBody: the body, when it is to be sent from where it is and not from here.
-    ///   - isRemoval: makes a DELETE of it, without the body.
     /// - Returns: how many answers come before the one that counts.
     mutating func append(
         requestOf connection: InboundConnection,
         to shard: ShardAddress,
-        largeBody: BodyBuffer?,
-        isRemoval: Bool = false
+        largeBody: BodyBuffer?
     ) -> Int {
         let isRewritten = connection.rewrittenTarget != nil
         if isRewritten { append(connection, connection.target, shard, largeBody: nil, isRemoval: true) }
-        append(connection, connection.forwardedTarget, shard, largeBody: largeBody, isRemoval: isRemoval)
+        append(connection, connection.forwardedTarget, shard, largeBody: largeBody, isRemoval: false)
         return isRewritten ? 1 : 0
     }
 
@@ -114,5 +113,26 @@ extension InboundConnection {
         server.reply.reset(keeping: HTTPServer.replyBufferSize)
         server.reply.append(answer: head, response, body: body)
         sendReply(body: body)
+    }
+}
+
+extension ByteBuffer {
+    /// Appends the push that marks a key.
+    ///
+    /// - Parameters:
+    ///   - mark: of the key of the push before it.
+    ///   - headers: of every request of shardd's own to a shard.
+    mutating func append(markOf mark: MarkID, number: Epoch, headers: [(name: String, value: String)]) {
+        let body = mark.body
+        append("POST ")
+        append(MarkID.groupPath(number))
+        append(" HTTP/1.1\r\nHost: shardd\r\nContent-Type: ")
+        append("application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited")
+        append("\r\n")
+        for header in headers { append("\(header.name): \(header.value)\r\n") }
+        append("Content-Length: ")
+        append(decimal: body.count)
+        append("\r\n\r\n")
+        body.withUnsafeBytes { append($0) }
     }
 }

@@ -15,7 +15,7 @@ extension ShardPool {
                 connectFailed(pipeline, ETIMEDOUT)
             case .open where !pipeline.exchanges.isEmpty:
                 enforceTimeLimits(of: pipeline, now)
-            case .open where use == .none || unused >= ShardPool.idleTime && pipeline !== pipelines.first:
+            case .open where !isInUse || unused >= ShardPool.idleTime && pipeline !== pipelines.first:
                 closeUnused(pipeline)
             default:
                 break

@@ -9,38 +9,25 @@ import Glibc
 
 /// Connections and queue of one shard; loop-confined.
 final class ShardPool {
-    /// What a shard is to the rings in use.
-    enum Use {
-        /// It owns groups.
-        case onRing
-        /// It owned some, or is about to, and may hold copies.
-        case visited
-        /// Nothing: it is left as soon as what is under way has ended.
-        case none
-    }
-
     /// What is to be expected of the shard.
     enum Standing {
         /// It answers.
         case trusted
         /// Answers are late and none has come since: until it answers a question (see `ask`), it gets no pushes.
         case doubted
-        /// A connection to it could not be made, and it has not answered since: others get its pushes.
-        case suspect
     }
 
     let shard: ShardAddress
     unowned(unsafe) let forwarder: Forwarder
     let metrics = ShardMetrics()
     var standing = Standing.trusted
-    /// Why the shard is suspect; nil when it is not.
-    private(set) var suspicion: String?
+    /// Why the latest connection could not be made; nil once one stands.
+    var fault: String?
     var pace = AnswerPace()
     var lateGroups = LateGroups()
-    /// What the shard is to the present rings.
-    var use = Use.onRing
+    /// Whether the register names the shard; if not, it is left as soon as what is under way has ended.
+    var isInUse = true
     private(set) var pipelines: [Pipeline] = []
-    private var visitsPausedUntil = MonotonicTime(nanoseconds: 0)
     /// Pushes that wait, by what they wait for (`Exchange.Placement`): room on any connection, an empty one, and an empty one
     /// that nobody else needs.
     var waiting = Deque<Exchange>()
@@ -62,9 +49,6 @@ final class ShardPool {
     var settings: ForwardSettings { forwarder.settings }
     var loop: EventLoop { forwarder.loop }
 
-    /// Whether others get the pushes that the shard owns.
-    var isSuspect: Bool { standing == .suspect }
-
     /// Pushes that wait for a connection.
     var waitingCount: Int { waiting.count + waitingAlone.count + waitingLate.count }
 
@@ -73,15 +57,12 @@ final class ShardPool {
 
     /// Whether nothing is left to be done for a shard that is off the ring.
     var isFinished: Bool {
-        use == .none && pipelines.isEmpty && waitingCount == 0 && accused.isEmpty && question == nil
+        !isInUse && pipelines.isEmpty && waitingCount == 0 && accused.isEmpty && question == nil
     }
 
-    /// Whether a request may visit the shard on its way to its owner: not while it is suspect, or hangs.
-    var isVisitable: Bool { !isSuspect && loop.now >= visitsPausedUntil }
-
-    /// A visit has had no answer in time: for a while there are none, so that not every request waits for the shard.
-    func pauseVisits() {
-        visitsPausedUntil = loop.now.advanced(by: ShardPool.visitPause)
+    /// All pushes that wait or are on a connection.
+    var exchanges: [Exchange] {
+        waiting + waitingAlone + waitingLate + accused + pipelines.flatMap(\.exchanges)
     }
 
     // MARK: What happens to a push
@@ -111,6 +92,7 @@ final class ShardPool {
 
     /// A pipeline has connected.
     func opened(_ pipeline: Pipeline) {
+        fault = nil
         pump()
     }
 
@@ -203,22 +185,8 @@ final class ShardPool {
 
     /// The shard's name does not resolve, or no connection to it can be made: others take its pushes.
     func unreachable(_ reason: String) {
-        if !isSuspect {
-            standing = .suspect
-            suspicion = reason
-            forwarder.suspected(self, reason)
-        }
-        for exchange in takeWaiting() { forwarder.failOver(exchange, .unreachable(reason)) }
-    }
-
-    /// The shard answers, and knows what it has missed: pushes that it owns come to it again.
-    func markUp() {
-        loop.assertOnLoop()
-        guard isSuspect else { return }
-        standing = .trusted
-        suspicion = nil
-        visitsPausedUntil = loop.now
-        forwarder.recovered(self)
+        fault = reason
+        for exchange in takeWaiting() { forwarder.refused(exchange, .unreachable(reason)) }
     }
 
     private func takeWaiting() -> [Exchange] {
@@ -392,5 +360,4 @@ final class ShardPool {
         return nil
     }
 
-    private static let visitPause = TimeSpan.seconds(5)
 }

@@ -16,11 +16,13 @@ enum UpstreamFailure: Equatable {
     case garbage(StaticString)
     /// The shard did not answer in time.
     case timeout
+    /// The push has waited too long for its group to be moved, or for other replicas to follow a change.
+    case moving
 
     /// The status that the client gets: the one place where failures become statuses.
     var status: Int {
         switch self {
-        case .noShard, .queueFull, .noDescriptors: 503
+        case .noShard, .queueFull, .noDescriptors, .moving: 503
         case .unreachable, .brokeConnection, .garbage: 502
         case .timeout: 504
         }
@@ -47,6 +49,16 @@ enum UpstreamFailure: Equatable {
         case .brokeConnection: "\(subject): it closed the connection without an answer"
         case .garbage(let reason): "\(subject): it answered garbage: \(reason)"
         case .timeout: "\(subject): it did not answer in time"
+        case .moving: "the push's group is being moved: try again"
+        }
+    }
+
+    /// Why the shard has failed, without its address.
+    var cause: String {
+        switch self {
+        case .unreachable(let reason): reason
+        case .noShard, .queueFull, .noDescriptors, .brokeConnection, .garbage, .timeout, .moving:
+            "it did not answer pushes in time"
         }
     }
 

@@ -2,6 +2,7 @@
 import Foundation
 import Glibc
 import Logging
+import MovingCore
 
 @testable import ShardEngine
 
@@ -17,6 +18,8 @@ final class EngineUnderTest: @unchecked Sendable {
     init(shards: [ShardAddress], _ configure: (inout Configuration) -> Void = { _ in }) throws {
         var configuration = Configuration()
         configuration.servers = shards
+        // Nothing is moved, so that pushes leave no marks.
+        configuration.reconcile.enabled = false
         configure(&configuration)
         let loop = EventLoop()
         self.loop = loop
@@ -31,7 +34,7 @@ final class EngineUnderTest: @unchecked Sendable {
         )
         boundWorker = LoopBound(worker, on: loop)
         ring = Ring(shards: shards, vnodes: 100)
-        worker.forwarder.use(RingSet(ring: ring))
+        EngineUnderTest.serve(worker, ring)
         worker.pushHandler.onOther = { connection, _ in connection.reply(status: 404, line: "not found") }
         worker.server.start(listener)
         let thread = Thread { [self] in
@@ -41,6 +44,26 @@ final class EngineUnderTest: @unchecked Sendable {
             stopped.signal()
         }
         thread.start()
+    }
+
+    /// Has the worker serve by a register of its own, in which stores go by their addresses, and in which it fails over those
+    /// that do not take pushes, as the tier does.
+    static func serve(_ worker: Worker, _ ring: Ring) {
+        guard !ring.isEmpty else { return }
+        let members = TierMembers(vnodes: ring.vnodes, settle: .zero, movesGroups: false)
+        members.healthy = ring.shards
+        let register = members.firstRegister(members.sightings(nil))
+        let rings = Rings(before: register.ring.map(ring))
+        worker.onFailure = { [unowned worker] store, _ in
+            guard let view = worker.forwarder.follower?.following.view, !view.isDown(store) else { return }
+            let failed = view.failingOver(store, rings: rings, backupStarts: [:])
+            worker.loop.park { [unowned worker] in
+                let placement = Placement(ring: ring, register: failed, rings: rings)
+                worker.follow(placement, peers: [], hasConsul: true, settings: 0)
+            }
+        }
+        let placement = Placement(ring: ring, register: register, rings: rings)
+        worker.follow(placement, peers: [], hasConsul: true, settings: 0)
     }
 
     /// Stops the loop and waits for it.

@@ -5,7 +5,7 @@ import itertools
 from . import scrape
 from .http import ask
 from .net import wait_until
-from .reconcile import OFTEN, misplacements, wait_reconciled
+from .reconcile import OFTEN, misplacements, wait_at_rest, wait_reconciled
 
 
 class Cluster:
@@ -47,6 +47,8 @@ class Cluster:
         for shard in set(shards).intersection(self.shards):
             wait_until(shard.marks, "the store is marked")
             shard.wait_persisted()
+        if self.replicas:
+            wait_at_rest(*self.replicas)
 
     def request(self, method, path, body=b"", by=None):
         """Through a replica, in turn where none is named, and to the oracle."""
@@ -86,7 +88,7 @@ class Cluster:
     def metric(self, name, **labels):
         return sum(replica.metric(name, **labels) for replica in self.replicas if replica.is_running)
 
-    def check_reconciled(self, timeout=30):
+    def check_reconciled(self, timeout=60):
         wait_reconciled([replica for replica in self.replicas if replica.is_running], self.shards, timeout)
         scrape.assert_same(self.oracle, self.shards)
 

@@ -125,6 +125,12 @@ class Verdict(NamedTuple):
         )
 
 
+def no_value_goes_back(verdict, growing):
+    """A sample may be lower than the one before only where the higher one was not yet answered when it was taken."""
+    for _, group, _, first, moment, _ in verdict.backward:
+        assert growing.answered[group][int(first) - 1] > moment - CLOCK_SLACK, verdict.backward[:5]
+
+
 def judge(prometheus, growing, end):
     """After the load: what a Prometheus has stored of it. `end` is a moment after the last push and before now."""
     stale, backward, frozen, missing, longest_gap, count, moments = [], [], [], [], 0, 0, {}

@@ -1,10 +1,13 @@
 """A child process with its log in a file; it dies with this one, however this one ends."""
 
 import os
+import pathlib
 import resource
 import signal
 import subprocess
 import time
+
+from .net import wait_until
 
 
 class Process:
@@ -56,6 +59,8 @@ class Process:
     def pause(self):
         """Stops it from running without ending it: its sockets stay open and nothing answers."""
         self.send(signal.SIGSTOP)
+        stat = pathlib.Path(f"/proc/{self.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", f"{self.name} is stopped", every=0.005)
 
     def resume(self):
         self.send(signal.SIGCONT)

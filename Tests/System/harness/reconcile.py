@@ -8,7 +8,7 @@ from .net import wait_until
 from .shardd import run
 
 # What shardd's own runs need to be quick in a test; every field of the section, for it is replaced as a whole.
-OFTEN = {"enabled": True, "settle": "1s", "interval": "2s"}
+OFTEN = {"enabled": True, "settle": "1s", "interval": "2s", "overlap": "1s"}
 
 
 class Move(NamedTuple):
@@ -45,6 +45,14 @@ def owners(replica, shards, paths):
     return dict(zip(paths, found, strict=True))
 
 
+def ranges(replica, paths):
+    """{path: in which of the 1,024 ranges of the hash it is}; groups of one range move together."""
+    result = run("locate", f"--config.file={replica.config_path}", "--shards", "127.0.0.1:1", *paths)
+    assert result.returncode == 0, result
+    found = [int(line.split("\t")[2], 16) >> 22 for line in result.stdout.splitlines()]
+    return dict(zip(paths, found, strict=True))
+
+
 def misplacements(replica, shards, paths):
     """For each path two shards: one that does not own it, and the owner."""
     found = {}
@@ -58,6 +66,19 @@ def is_reconciled_since(replicas, moment):
     """Whether a run of any replica succeeded that ended after a moment, by the machine's clock."""
     last = max(replica.metric("shardd_reconcile_last_success_timestamp_seconds") for replica in replicas)
     return last > moment
+
+
+def wait_at_rest(*replicas, timeout=30):
+    """Waits until nothing is moving, nor has been for longer than a change takes to be planned."""
+    rests_since = time.monotonic()
+
+    def rests():
+        nonlocal rests_since
+        if any(replica.metric("shardd_handover_step") != 0 for replica in replicas):
+            rests_since = time.monotonic()
+        return time.monotonic() - rests_since > 2.5
+
+    wait_until(rests, "nothing moves", timeout, every=0.1)
 
 
 def wait_reconciled(replicas, shards, timeout=30):

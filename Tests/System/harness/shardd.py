@@ -20,7 +20,7 @@ BINARY = os.environ.get("SHARDD") or str(ROOT / ".build/release/shardd")
 DEFAULTS = {
     "check": {"interval": "300ms", "timeout": "1s", "fall": 2, "rise": 1},
     "shutdown": {"grace": "5s"},
-    "reconcile": {"enabled": False},
+    "reconcile": {"enabled": False, "overlap": "1s"},
 }
 
 

@@ -26,7 +26,8 @@ public final class EventLoop {
     }
     private var lastTurn = MonotonicTime(nanoseconds: 0)
     /// By how much this turn has come, or has taken, longer than it should, where that is much: the process was stopped, or
-    /// got no CPU. What was read before may have lost its meaning. Known at the end of the turn, for its hooks.
+    /// got no CPU. What was read before may have lost its meaning. A turn that came late knows it from when it first asked for the
+    /// time, one that took long at its end.
     private(set) var lateness = TimeSpan.zero
     /// Whether this turn is one that came late.
     var isTurnLate: Bool { lateness > .zero }
@@ -119,6 +120,7 @@ public final class EventLoop {
         if let turnTime { return turnTime }
         let time = MonotonicTime.now()
         turnTime = time
+        if isWatchingTurns { noteLateness(time) }
         return time
     }
 
@@ -143,20 +145,22 @@ public final class EventLoop {
         lastTurnEnd = MonotonicTime.now()
     }
 
-    private func noteLateness() {
-        let time = MonotonicTime.now()
+    private func noteLateness(_ time: MonotonicTime) {
         let passed = time.since(lastTurnEnd)
         lateness = passed >= EventLoop.lateTurnTime ? passed : .zero
-        lastTurnEnd = time
-        // The time that the turn has remembered may be of before.
-        if isTurnLate { turnTime = time }
     }
 
     /// What a busy machine may take is less than this; what a client's patience may take is not much less.
     private static let lateTurnTime = TimeSpan.milliseconds(500)
 
     private func endTurn() {
-        if isWatchingTurns { noteLateness() }
+        if isWatchingTurns {
+            let time = MonotonicTime.now()
+            noteLateness(time)
+            lastTurnEnd = time
+            // The time that the turn has remembered may be of before.
+            if isTurnLate { turnTime = time }
+        }
         for hook in turnEndHooks { hook() }
         while !parked.isEmpty {
             let works = parked

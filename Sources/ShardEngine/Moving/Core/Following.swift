@@ -14,6 +14,8 @@ package struct Note: Equatable, Sendable {
     package var touched: Set<UInt16> = []
     /// What has to be the same on all replicas: version, `hash.key` and such, as one number.
     package var settings: UInt64
+    /// Groups that the replica cannot move, with the reasons; for people.
+    package var stuck: [String] = []
 
     /// - Parameter epoch: 0 for a replica that follows nothing yet.
     package init(epoch: Epoch, settings: UInt64 = 0) { (self.epoch, self.settings) = (epoch, settings) }
@@ -43,7 +45,9 @@ package enum Reach: Sendable {
 
 /// What one replica follows.
 package final class Following {
-    package private(set) var view: Register
+    package private(set) var view: Register {
+        didSet { copying = Following.ranges(of: view) { if case .copying = $0 { true } else { false } } }
+    }
     package private(set) var rings: Rings
     package private(set) var peers: [Peer] = []
     /// Whether Consul answers. Without it, the replica serves on by its last view.
@@ -53,12 +57,15 @@ package final class Following {
     /// The number that it marked by meanwhile.
     package private(set) var markedSince: Epoch?
 
-    private let settings: UInt64
+    /// What has to be the same on all replicas.
+    package var settings: UInt64
     private var flights: [Int: Flight] = [:]
     /// Ranges with a slot that is announced or being copied.
     private var announced: Set<UInt16> = []
     /// Those of them in which a request has begun or ended since.
     private var touched: Set<UInt16> = []
+    /// Ranges with a slot that is being copied.
+    private var copying: Set<UInt16> = []
 
     /// A request that a store has.
     private struct Flight {
@@ -71,20 +78,23 @@ package final class Following {
 
     package init(view: Register, rings: Rings, settings: UInt64 = 0) {
         (self.view, self.rings, self.settings) = (view, rings, settings)
+        copying = Following.ranges(of: view) { if case .copying = $0 { true } else { false } }
         // What the process before this one has touched is not known.
         announced = Following.announced(view)
         touched = announced
     }
 
     private static func announced(_ view: Register) -> Set<UInt16> {
-        var ranges: Set<UInt16> = []
-        for (slot, entry) in view.entries {
-            switch entry.step {
-            case .announced, .copying: ranges.insert(slot.range)
-            case .settled, .unclean, .overlapping, .ending, .wiping: break
+        ranges(of: view) { step in
+            switch step {
+            case .announced, .copying: true
+            case .settled, .unclean, .overlapping, .ending, .wiping: false
             }
         }
-        return ranges
+    }
+
+    private static func ranges(of view: Register, where holds: (Step) -> Bool) -> Set<UInt16> {
+        view.entries.reduce(into: []) { if holds($1.value.step) { $0.insert($1.key.range) } }
     }
 
     /// Goes by this register from now on.
@@ -92,16 +102,21 @@ package final class Following {
     /// - Parameter rings: made for the register's ring and next ring.
     package func follow(_ register: Register, rings: Rings, peers: [Peer]) {
         precondition(telling(register, rings: rings) == nil, "the register is not told of failures")
-        // Nobody tells any more what a replica has touched that is gone.
-        let isAnyGone = self.peers.contains { old in !peers.contains { $0.id == old.id } }
-        if isAnyGone { touched.formUnion(announced) }
-        self.peers = peers
+        hear(peers)
         if register.epoch <= view.epoch, markedSince == nil { return }
         (failedAlone, markedSince) = ([], nil)
         (view, self.rings) = (register, rings)
         let before = announced
         announced = Following.announced(view)
         touched.formIntersection(announced.intersection(before))
+    }
+
+    /// Takes in what peers tell, by the register that is followed already.
+    package func hear(_ peers: [Peer]) {
+        // Nobody tells any more what a replica has touched that is gone.
+        let isAnyGone = self.peers.contains { old in !peers.contains { $0.id == old.id } }
+        if isAnyGone { touched.formUnion(announced) }
+        self.peers = peers
     }
 
     // MARK: Requests
@@ -130,25 +145,29 @@ package final class Following {
     /// What the replica tells its peers.
     package var note: Note {
         var note = Note(epoch: view.epoch, settings: settings)
+        note.busy = busy
+        note.touched = touched.intersection(copying)
+        return note
+    }
+
+    private var busy: [UInt16: Epoch] {
+        var busy: [UInt16: Epoch] = [:]
         // What a failed store has of a request is void, so nobody waits for that.
         for flight in flights.values where flight.epoch < view.epoch && !view.isDown(flight.store) {
-            note.busy[flight.range] = min(flight.epoch, note.busy[flight.range] ?? .max)
+            busy[flight.range] = min(flight.epoch, busy[flight.range] ?? .max)
         }
-        for (slot, entry) in view.entries where touched.contains(slot.range) {
-            if case .copying = entry.step { note.touched.insert(slot.range) }
-        }
-        return note
+        return busy
     }
 
     /// Whether what the register said at this epoch about the range has reached the replicas, and what they had sent by
     /// older epochs has ended.
     package func isFollowed(_ range: UInt16, since: Epoch, by reach: Reach) -> Bool {
-        allNotes(reach) { $0.epoch >= since && ($0.busy[range] ?? .max) >= since }
+        allNotes(reach) { epoch, busy in epoch >= since && (busy[range] ?? .max) >= since }
     }
 
     /// The same for all ranges.
     func isFollowed(since: Epoch, by reach: Reach) -> Bool {
-        allNotes(reach) { $0.epoch >= since && $0.busy.values.allSatisfy { $0 >= since } }
+        allNotes(reach) { epoch, busy in epoch >= since && busy.values.allSatisfy { $0 >= since } }
     }
 
     /// Whether any replica has touched the range since its handing over was announced; asked inside the fence.
@@ -167,11 +186,12 @@ package final class Following {
         hasAllMembers && isFollowed(since: view.epoch, by: .members) ? view.leastNeededMark : nil
     }
 
-    private func allNotes(_ reach: Reach, _ holds: (Note) -> Bool) -> Bool {
+    /// Asked for each push: what has been touched, which takes longer to tell, is left out.
+    private func allNotes(_ reach: Reach, _ holds: (Epoch, [UInt16: Epoch]) -> Bool) -> Bool {
         for peer in peers where peer.isLive || reach == .members {
-            if !holds(peer.note) { return false }
+            if !holds(peer.note.epoch, peer.note.busy) { return false }
         }
-        return holds(note)
+        return holds(view.epoch, busy)
     }
 
     // MARK: Without Consul

@@ -27,8 +27,16 @@ package struct MarkID: Hashable, Comparable, Sendable {
 package struct Family: Equatable, Sendable {
     package var name: String
     package var content: [UInt8]
+    /// When it was pushed, by the store's clock; it only counts for what no register knew of.
+    package var pushedAt: Int64
 
-    package init(name: String, content: [UInt8]) { (self.name, self.content) = (name, content) }
+    package init(name: String, content: [UInt8], pushedAt: Int64 = 0) {
+        (self.name, self.content, self.pushedAt) = (name, content, pushedAt)
+    }
+
+    package static func == (left: Family, right: Family) -> Bool {
+        left.name == right.name && left.content == right.content
+    }
 }
 
 /// A group on a store: its mark's name, and its families in ascending order of names.
@@ -86,16 +94,20 @@ struct Equalizing {
     func sends(_ have: Listing, _ copy: Listing, slot: (UInt32) -> Slot?) -> [[Send]] {
         var merges: [Send] = []
         var copies: [Send] = []
-        for key in Set(have.groups.keys).union(copy.groups.keys).sorted() {
+        let keys = [have, copy].flatMap { $0.groups.keys.filter { slot($0.hash) != nil } }
+        for key in Set(keys).sorted() {
             guard let place = slot(key.hash) else { continue }
             let old = copy.groups[key]
-            let lacking = lacking(have.groups[key], old, isVoid: old.map { isVoid($0, have) } ?? true)
-            if !lacking.isEmpty { merges.append(Send(store: own, what: .post(key, lacking), slot: place)) }
-            if have.groups[key] == nil, lacking.isEmpty {
+            let counting = counting(have.groups[key], old, isVoid: old.map { isVoid($0, have) } ?? true)
+            if !counting.isEmpty { merges.append(Send(store: own, what: .post(key, counting), slot: place)) }
+            if have.groups[key] == nil, counting.isEmpty {
                 if old != nil { copies.append(Send(store: target, what: .delete(key), slot: place)) }
                 continue
             }
-            let all = ((have.groups[key]?.families ?? []) + lacking).sorted { $0.name < $1.name }
+            let kept = (have.groups[key]?.families ?? []).filter { family in
+                !counting.contains { $0.name == family.name }
+            }
+            let all = (kept + counting).sorted { $0.name < $1.name }
             if all != old?.families { copies.append(Send(store: target, what: .put(key, all), slot: place)) }
         }
         return [merges, copies, marks(have, copy, slot: slot)]
@@ -106,10 +118,12 @@ struct Equalizing {
         return (have.marks[group.mark] ?? 0) >= predecessor.since
     }
 
-    private func lacking(_ have: Group?, _ copy: Group?, isVoid: Bool) -> [Family] {
+    /// What counts of a predecessor's copy.
+    private func counting(_ have: Group?, _ copy: Group?, isVoid: Bool) -> [Family] {
         if isVoid { return [] }
         return (copy?.families ?? []).filter { family in
-            !(have?.families.contains { $0.name == family.name } ?? false)
+            guard let known = have?.families.first(where: { $0.name == family.name }) else { return true }
+            return predecessor?.isAdopted == true && family != known && family.pushedAt > known.pushedAt
         }
     }
 
@@ -132,8 +146,7 @@ extension Listing {
     /// The pushes that leave no group on the store of the keys whose slot is given. Marks stay: a Pushgateway cannot take one
     /// out of its group, and what they say of predecessors goes on being true.
     func removals(at store: StoreID, slot: (UInt32) -> Slot?) -> [Send] {
-        groups.keys.sorted().compactMap { key in
-            slot(key.hash).map { Send(store: store, what: .delete(key), slot: $0) }
-        }
+        let sends = groups.keys.compactMap { key in slot(key.hash).map { (key, $0) } }
+        return sends.sorted { $0.0 < $1.0 }.map { Send(store: store, what: .delete($0.0), slot: $0.1) }
     }
 }

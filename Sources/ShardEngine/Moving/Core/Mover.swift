@@ -18,6 +18,10 @@ package struct MoverSettings: Sendable {
     package var retryDelay: Milliseconds = 500
     /// Groups that are handed over in one fence, at most, unless one slot has more.
     package var groupsAtOnce = 200
+    /// Groups that are handed over in a second, at most.
+    package var groupsPerSecond = 1000
+    /// How long a slot with a group that its new store refuses waits before it is tried again.
+    package var stuckDelay: Milliseconds = 30_000
     /// Pushes under way, at most.
     package var pushesAtOnce = 32
     /// Slots that are on their way to another owner at a time, at most, for the sake of the register's size.
@@ -33,6 +37,8 @@ package enum MoverEvent: Sendable {
     /// A store has told its process to a probe; nil when it did not answer.
     case probed(StoreID, StartTime?)
     case listed(job: Int, StoreID, Listing?)
+    /// The store answers, and does not list what it holds.
+    case unlistable(job: Int, StoreID)
     case started(job: Int, StoreID, StartTime?)
     case pushed(job: Int, Send, PushResult)
     /// The register was written, and the view is the written one; or another replica was first, or Consul did not answer.
@@ -57,7 +63,10 @@ package enum MoverAction: Sendable {
 
 /// The mover.
 package struct Mover: Sendable {
-    package let settings: MoverSettings
+    package var settings: MoverSettings
+    /// Stores on their way out that discovery names though the register does not need them any more: Prometheus may find them
+    /// there, so their copies stay.
+    package var stillNamed: Set<StoreID> = []
     /// Slots with a group that its new store refuses; named to the operator.
     package private(set) var stuck: Set<Slot> = []
 
@@ -65,8 +74,8 @@ package struct Mover: Sendable {
     var lastNumber = 0
     /// Pushes that have not ended, also of a job that has: nothing begins before.
     private var outstanding = 0
-    /// Listings from before the fence, of slots that were announced by these revs.
-    var early: (listings: [StoreID: Listing], slots: [Slot: Epoch]) = ([:], [:])
+    /// Listings from before the fence, of slots that were announced by these revs, and how many groups each slot has by them.
+    var early: (listings: [StoreID: Listing], slots: [Slot: Epoch], groups: [Slot: Int]) = ([:], [:], [:])
     /// When an overlap, by its rev, was first seen.
     var overlapSeen: [Slot: (rev: Epoch, at: Milliseconds)] = [:]
     /// Since when stores answer probes, and with which process.
@@ -79,6 +88,8 @@ package struct Mover: Sendable {
     private(set) var unanswered: Set<StoreID> = []
     /// How often stores have come back, and when last.
     var returns: [StoreID: (count: Int, at: Milliseconds)] = [:]
+    /// Until when nothing is handed over, for the sake of the rate.
+    var paced: Milliseconds = 0
     var resting: (slots: [Slot: Milliseconds], stores: [StoreID: Milliseconds]) = ([:], [:])
 
     package init(settings: MoverSettings) { self.settings = settings }
@@ -93,6 +104,7 @@ package struct Mover: Sendable {
         for store in following.view.down where !knownDown.contains(store) { answering[store] = nil }
         knownDown = following.view.down
         unanswered = unanswered.filter { following.view.store($0) != nil && !following.view.isDown($0) }
+        stuck = stuck.filter { following.view.isOnItsWay($0, following.rings) }
         switch event {
         case .tick: break
         case .probed(let store, let start): note(store, start, now)
@@ -102,7 +114,8 @@ package struct Mover: Sendable {
             outstanding -= 1
             pushed(send, result, isCurrent: number == job?.number, following, now, &actions)
         case .wrote(job?.number, let isWritten): wrote(isWritten, following, now)
-        case .listed, .started, .wrote: break
+        case .unlistable(job?.number, let store): leaveAlone(store, now)
+        case .listed, .unlistable, .started, .wrote: break
         }
         if let job, !job.isValid(following.view) { fail(now) }
         if let job, let until = job.fencedUntil, now >= until, !job.hasPushed { fail(now) }
@@ -209,7 +222,10 @@ package struct Mover: Sendable {
         }
         if !job.isValid(following.view) { return false }
         if job.kind == .announce {
-            early = (job.listings, job.slots)
+            early = (job.listings, job.slots, [:])
+            for key in job.listings.values.flatMap({ $0.groups.keys }) {
+                early.groups[following.rings.slot(of: key.hash), default: 0] += 1
+            }
             self.job = nil
             return true
         }
@@ -262,6 +278,9 @@ package struct Mover: Sendable {
             if case .delete = push.what { checkDeletion(push, following.view) }
             actions.append(.push(job: job.number, push))
         }
+        if job.kind == .handOver {
+            paced = max(paced, now) + Milliseconds(1000 * count / max(1, settings.groupsPerSecond))
+        }
         outstanding += count
         self.job?.phase = .sending(waves: waves, next: next + count, outstanding: underWay + count)
         return false
@@ -287,10 +306,9 @@ package struct Mover: Sendable {
             failedAt(send.store, now, &actions)
         } else if isCurrent, result == .rejected {
             stuck.insert(send.slot)
-            resting.slots[send.slot] = now + 60 * settings.retryDelay
+            resting.slots[send.slot] = now + settings.stuckDelay
             fail(now)
         } else if isCurrent, case .sending(let waves, let next, let underWay) = job?.phase {
-            stuck.remove(send.slot)
             job?.phase = .sending(waves: waves, next: next, outstanding: underWay - 1)
         }
     }
@@ -314,7 +332,10 @@ package struct Mover: Sendable {
             self.job?.opened(epoch, fencedUntil: job.fencedUntil)
             let waves = job.waves(following)
             self.job?.phase = .sending(waves: waves, next: 0, outstanding: 0)
-        case .writing, .closing: self.job = nil
+        case .closing:
+            stuck.subtract(job.slots.keys)
+            self.job = nil
+        case .writing: self.job = nil
         case .opening, .following, .listing, .sending, .checking: preconditionFailure("a write in \(job.phase)")
         }
     }
@@ -328,8 +349,18 @@ package struct Mover: Sendable {
         default: break
         }
         if job.kind.isFenced, !job.hasPushed { unused = job.slots }
-        if job.kind == .announce || job.kind == .handOver { early = ([:], [:]) }
+        if job.kind == .announce || job.kind == .handOver && job.hasPushed { early = ([:], [:], [:]) }
+        // What was listed early of other slots still holds where a fence has run out, and it spares their fences the time.
+        if job.kind == .handOver { for slot in job.slots.keys { early.slots[slot] = nil } }
         self.job = nil
+    }
+
+    /// Nothing can be moved to or from the store for now: it has its keys, and is tried again later.
+    private mutating func leaveAlone(_ store: StoreID, _ now: Milliseconds) {
+        let slots = job.map { Array($0.slots.keys) } ?? []
+        fail(now)
+        resting.stores[store] = now + settings.stuckDelay
+        for slot in slots { resting.slots[slot] = now + settings.stuckDelay }
     }
 
     private mutating func failedAt(_ store: StoreID, _ now: Milliseconds, _ actions: inout [MoverAction]) {

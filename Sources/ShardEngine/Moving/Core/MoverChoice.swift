@@ -16,6 +16,7 @@ extension Mover {
         if view.isAtRest,
             answering.allSatisfy({ id, answer in view.store(id).map { $0.start == answer.start } ?? true })
         {
+            early = ([:], [:], [:])
             return nil
         }
         var wakes: [Milliseconds] = []
@@ -60,37 +61,69 @@ extension Mover {
         let ready = announced.filter { slot in
             isReady(slot, now, &wakes) && hasAnswered(view.entry(slot).step.other!, now, &wakes)
         }
-        if !ready.isEmpty { return job(.handOver, batch(ready, following), view) }
+        if let first = ready.first, now >= paced {
+            let ofOneStore = ready.filter { view.entry($0).own == view.entry(first).own }
+            return job(.handOver, batch(ofOneStore), view)
+        }
+        let window = window(following)
+        let kept = keptBackups(following, window)
         let due = slots(view) { if case .overlapping = $0.step { !view.isDown($0.own) } else { false } }
-            .filter { isOver($0, view.entry($0), now, &wakes) && isReady($0, now, &wakes) }
-        if !due.isEmpty { return job(.endOverlap, batch(due, following), view) }
+            .filter { isOver($0, view.entry($0), kept, now, &wakes) && isReady($0, now, &wakes) }
+        if let first = due.first {
+            let ofOneStore = due.filter { view.entry($0).step.backup == view.entry(first).step.backup }
+            return job(.endOverlap, batch(ofOneStore), view)
+        }
+        if !ready.isEmpty {
+            wakes.append(paced)
+            return nil
+        }
         let leaving = following.rings.slots.filter { slot in
-            (slot.before == slot.after || isInWindow(slot, following)) && view.destination(slot, following.rings) != nil
+            isInWindow(slot, window) && view.destination(slot, following.rings) != nil
         }
         let announceable = leaving.filter { isReady($0, now, &wakes) }
         return announceable.isEmpty ? nil : job(.announce, announceable, view)
     }
 
-    /// As many slots as have about `groupsAtOnce` groups by the listing before the fence; half as many after a failure.
-    private func batch(_ slots: [Slot], _ following: Following) -> [Slot] {
-        var counts: [Slot: Int] = [:]
-        for listing in early.listings.values {
-            for key in listing.groups.keys { counts[following.rings.slot(of: key.hash), default: 0] += 1 }
-        }
+    /// As many slots as have about `groupsAtOnce` groups by the listing before the fence. The caller gives those of one store,
+    /// which may have to be listed while requests wait: several at a time take longer.
+    private func batch(_ slots: [Slot]) -> [Slot] {
         var groups = 0
         return Array(
             slots.prefix { slot in
-                groups += max(1, counts[slot] ?? 1)
+                groups += max(1, early.groups[slot] ?? 1)
                 return groups <= settings.groupsAtOnce || slot == slots[0]
             }
         )
     }
 
-    /// Whether the slot is in one of the ranges that are on their way now.
-    private func isInWindow(_ slot: Slot, _ following: Following) -> Bool {
-        let perRange = max(1, following.rings.slots.count / Int(following.rings.rangeCount))
-        let width = max(1, settings.slotsAtOnce / perRange)
-        return Int(slot.range) < Int(following.view.frontier) + width
+    /// The first range whose slots have to wait for others to arrive.
+    private func window(_ following: Following) -> Int {
+        let moving = following.rings.slots.count { $0.before != $0.after }
+        let perRange = max(1, moving / Int(following.rings.rangeCount))
+        return Int(following.view.frontier) + max(1, settings.slotsAtOnce / perRange)
+    }
+
+    /// Whether the slot may go to another store now.
+    private func isInWindow(_ slot: Slot, _ window: Int) -> Bool {
+        slot.before == slot.after || Int(slot.range) < window
+    }
+
+    /// Backups whose overlaps have yet to begin: they are on their way out and still in discovery, which they leave before any of
+    /// their copies goes. What cannot be moved before those copies have gone, as too much is on its way, is not waited for.
+    private func keptBackups(_ following: Following, _ window: Int) -> Set<StoreID> {
+        let view = following.view
+        let leaving = Set(view.entries.values.compactMap(\.step.backup)).filter { view.isLeaving($0) }
+        return leaving.filter { store in
+            let servesInWindow =
+                view.entries.contains { slot, entry in
+                    isInWindow(slot, window)
+                        && (entry.own == store || entry.predecessors.contains { $0.store == store })
+                }
+                || following.rings.slots.contains { slot in
+                    view.restingOwner(slot) == store && isInWindow(slot, window) && view.entries[slot] == nil
+                }
+            return servesInWindow || stillNamed.contains(store) && !view.isNeeded(store, following.rings)
+        }
     }
 
     /// A store that answers again for long enough, or with another process than the register knows.
@@ -119,9 +152,14 @@ extension Mover {
     private mutating func isOver(
         _ slot: Slot,
         _ entry: Entry,
+        _ kept: Set<StoreID>,
         _ now: Milliseconds,
         _ wakes: inout [Milliseconds]
     ) -> Bool {
+        if let backup = entry.step.backup, kept.contains(backup) {
+            overlapSeen[slot] = nil
+            return false
+        }
         if overlapSeen[slot]?.rev != entry.rev { overlapSeen[slot] = (entry.rev, now) }
         let end = overlapSeen[slot]!.at + settings.overlap
         if now < end { wakes.append(end) }

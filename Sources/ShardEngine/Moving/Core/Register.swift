@@ -44,13 +44,18 @@ package struct Slot: Hashable, Comparable, Sendable {
     }
 }
 
-/// A store that was authoritative until it failed: what it holds counts only where the authoritative store lacks it.
+/// A store that was authoritative until it failed: what it holds counts only where the authoritative store lacks it. Or one
+/// that held something that no register knew of: of that counts, too, what was pushed later than what the authoritative store has.
 package struct Predecessor: Equatable, Sendable {
     package var store: StoreID
     /// Marks of this number or a greater one void what the store holds.
     package var since: Epoch
+    /// Whether no register knew of what it holds.
+    package var isAdopted: Bool
 
-    package init(store: StoreID, since: Epoch) { (self.store, self.since) = (store, since) }
+    package init(store: StoreID, since: Epoch, isAdopted: Bool = false) {
+        (self.store, self.since, self.isAdopted) = (store, since, isAdopted)
+    }
 }
 
 /// The processes of the authoritative store and of its backup when the backup was last known to be equal.
@@ -167,6 +172,8 @@ package struct RingMembers: Hashable, Sendable {
 /// Who is authoritative for every key.
 package struct Register: Equatable, Sendable {
     package internal(set) var epoch: Epoch
+    /// The epoch of the first register of this line: another one has been lost, and what it knew with it.
+    package internal(set) var birth: Epoch
     /// Every store that has a part in anything, in ascending order of ids.
     package internal(set) var stores: [Store]
     package internal(set) var ring: RingMembers
@@ -187,14 +194,26 @@ package struct Register: Equatable, Sendable {
     /// - Parameter oldMarks: the greatest number of marks that the stores hold, left by a register that is gone. What they say
     ///   is about other failures, so the numbers of this one are greater.
     package init(stores: [Store], vnodes: Int, oldMarks: Epoch = 0) {
-        epoch = oldMarks + 1
+        (epoch, birth) = (oldMarks + 1, oldMarks + 1)
         self.stores = stores.sorted { $0.id < $1.id }
         ring = RingMembers(vnodes: vnodes, members: stores.map { Member(address: $0.address, store: $0.id) })
         adopting = self.stores.map { Stray(store: $0.id, since: oldMarks + 1) }
     }
 
+    /// A register for a replica that moves nothing: whatever stores hold stays where it is.
+    ///
+    /// - Parameter absent: those of the stores that take nothing now: they are not on the ring, unless they are all.
+    package init(resting stores: [Store], without absent: Set<StoreID> = [], vnodes: Int, epoch: Epoch) {
+        let present = stores.filter { !absent.contains($0.id) }
+        down = present.isEmpty ? stores.map(\.id).sorted() : []
+        (self.epoch, birth) = (epoch, epoch)
+        self.stores = stores.sorted { $0.id < $1.id }
+        let members = present.isEmpty ? stores : present
+        ring = RingMembers(vnodes: vnodes, members: members.map { Member(address: $0.address, store: $0.id) })
+    }
+
     init(epoch: Epoch, stores: [Store], ring: RingMembers) {
-        (self.epoch, self.stores, self.ring) = (epoch, stores, ring)
+        (self.epoch, birth, self.stores, self.ring) = (epoch, epoch, stores, ring)
     }
 }
 
@@ -237,6 +256,13 @@ extension Register {
         isDown(slot.after) ? rings.standIn(slot.range) { !isDown($0) } : slot.after
     }
 
+    /// Whether the slot is not where it belongs, or another store has a part in it.
+    func isOnItsWay(_ slot: Slot, _ rings: Rings) -> Bool {
+        if next == nil, slot.before != slot.after { return false }
+        let entry = entry(slot)
+        return entry.step != .settled || !entry.predecessors.isEmpty || entry.own != target(slot, rings)
+    }
+
     /// Whether anything that the store holds counts, or may count: if its file is lost, it has to be given up.
     package func hasPart(_ store: StoreID) -> Bool {
         isAdopting(store)
@@ -244,6 +270,16 @@ extension Register {
                 entry.own == store || entry.predecessors.contains { $0.store == store }
             }
     }
+
+    /// Whether the store is to stay in the ring, or anything that it holds counts. The copies of one that is on its way out and
+    /// is needed no more are kept until nobody scrapes it, so discovery leaves it out from then on.
+    package func isNeeded(_ store: StoreID, _ rings: Rings) -> Bool {
+        if !isLeaving(store) || hasPart(store) { return true }
+        return rings.slots.contains { restingOwner($0) == store && entries[$0] == nil }
+    }
+
+    /// Whether the store has no place on the ring that there will be.
+    package func isLeaving(_ store: StoreID) -> Bool { !(next ?? ring).members.contains { $0.store == store } }
 
     /// Whether what the store holds of the slot counts, or may count.
     package func hasPart(_ slot: Slot, _ store: StoreID) -> Bool {

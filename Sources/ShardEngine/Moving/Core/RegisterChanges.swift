@@ -43,6 +43,16 @@ extension Register {
         }
     }
 
+    /// What any store on the ring holds counts where the authoritative store lacks it, as in a first register: somebody has
+    /// pushed past shardd, and wants it seen to.
+    package func lookingAtEverything() -> Register {
+        changed { register in
+            for member in register.ring.members where !register.isAdopting(member.store) {
+                register.adopting.append(Stray(store: member.store, since: register.epoch))
+            }
+        }
+    }
+
     /// Begins with other stores, since every one that the register names has failed and has lost its file or is given up: no
     /// copy of anything is left. A ring that was being moved to could not be reached any more.
     ///
@@ -53,14 +63,25 @@ extension Register {
         precondition(stores.allSatisfy { isDown($0.id) }, "it begins anew while a store of the register is in use")
         return changed { register in
             let members = sightings.map { Member(address: $0.address, store: $0.id) }
+            let birth = register.birth
             register = Register(
                 epoch: register.epoch,
                 stores: sightings.sorted { $0.id < $1.id },
                 ring: RingMembers(vnodes: vnodes, members: members)
             )
+            register.birth = birth
             for store in register.stores {
                 let stray = Stray(store: store.id, since: register.epoch)
                 if unmarked.contains(store.id) { register.adopting.append(stray) } else { register.dirty.append(stray) }
+            }
+        }
+    }
+
+    /// Stores are reached at other addresses from now on; those of the ring stay until another one is planned.
+    package func moving(_ addresses: [StoreID: String]) -> Register {
+        changed { register in
+            for index in register.stores.indices {
+                if let address = addresses[register.stores[index].id] { register.stores[index].address = address }
             }
         }
     }

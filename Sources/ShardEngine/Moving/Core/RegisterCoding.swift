@@ -4,6 +4,7 @@
 //
 //      shardd-register 1
 //      epoch 57
+//      birth 1
 //      frontier 0
 //      store 9f3a61c2 1795521600000000000 10.0.0.1:9091      id, process, address; lines below name stores by their place
 //      ring 500 0=10.0.0.1:9091 1=10.0.0.2:9091
@@ -11,7 +12,7 @@
 //      down 1
 //      adopting 2@41
 //      dirty 0@45
-//      slots 0 1 own 1 after 0@52 overlapping 0 17 18 changed 53 rev 53 ranges 0-4,9
+//      slots 0 1 own 1 after 0@52,2@41~ overlapping 0 17 18 changed 53 rev 53 ranges 0-4,9
 
 /// What a decoder does not take: the line, counted from 1, and why.
 package struct RegisterFormatError: Error, Equatable {
@@ -30,7 +31,7 @@ extension Register {
         func line(_ word: String, _ ring: RingMembers) -> String {
             "\(word) \(ring.vnodes) " + ring.members.map { "\(place($0.store))=\($0.address)" }.joined(separator: " ")
         }
-        var lines = ["shardd-register 1", "epoch \(epoch)", "frontier \(frontier)"]
+        var lines = ["shardd-register 1", "epoch \(epoch)", "birth \(birth)", "frontier \(frontier)"]
         lines += stores.map { "store \(String($0.id.value, radix: 16)) \($0.start) \($0.address)" }
         lines.append(line("ring", ring))
         if let next { lines.append(line("next", next)) }
@@ -39,7 +40,8 @@ extension Register {
         if !dirty.isEmpty { lines.append("dirty " + list(dirty)) }
         var ranges: [String: [UInt16]] = [:]
         for (slot, entry) in entries.sorted(by: { $0.key < $1.key }) {
-            let former = entry.predecessors.map { "\(place($0.store))@\($0.since)" }.joined(separator: ",")
+            let former = entry.predecessors.map { "\(place($0.store))@\($0.since)\($0.isAdopted ? "~" : "")" }
+                .joined(separator: ",")
             let step =
                 switch entry.step {
                 case .settled: "settled"
@@ -88,6 +90,7 @@ private struct RegisterDecoder {
     var line = 0
     private var isOfThisVersion = false
     private var epoch: Epoch?
+    private var birth: Epoch?
     private var ring: RingMembers?
     private var rest = Register(epoch: 0, stores: [], ring: RingMembers(vnodes: 1, members: []))
 
@@ -100,6 +103,7 @@ private struct RegisterDecoder {
         let values = Array(words.dropFirst())
         switch words[0] {
         case "epoch" where values.count == 1: epoch = try number(values[0])
+        case "birth" where values.count == 1: birth = try number(values[0])
         case "frontier" where values.count == 1: rest.frontier = UInt16(clamping: try number(values[0]))
         case "store" where values.count == 3:
             guard let id = UInt64(values[0], radix: 16) else { throw error("\(values[0]) is no id") }
@@ -115,9 +119,11 @@ private struct RegisterDecoder {
     }
 
     func finished() throws(RegisterFormatError) -> Register {
-        guard isOfThisVersion, let epoch, let ring else { throw error("the version, the epoch or the ring is missing") }
+        guard isOfThisVersion, let epoch, let birth, let ring else {
+            throw error("the version, the epoch, the birth or the ring is missing")
+        }
         var result = rest
-        (result.epoch, result.ring) = (epoch, ring)
+        (result.epoch, result.birth, result.ring) = (epoch, birth, ring)
         return result
     }
 
@@ -128,8 +134,11 @@ private struct RegisterDecoder {
         var entry = Entry(own: try store(values[3]))
         if values[5] != "-" {
             for value in values[5].split(separator: ",") {
-                let former = try stray(String(value))
-                entry.predecessors.append(Predecessor(store: former.store, since: former.since))
+                let isAdopted = value.hasSuffix("~")
+                let former = try stray(String(isAdopted ? value.dropLast() : value))
+                entry.predecessors.append(
+                    Predecessor(store: former.store, since: former.since, isAdopted: isAdopted)
+                )
             }
         }
         var tail = Array(values[7...])

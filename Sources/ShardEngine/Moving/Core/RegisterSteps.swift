@@ -203,7 +203,10 @@ extension Register {
                     precondition(entry.step == .settled && entry.own != stray.store, "adopt \(slot) in \(entry.step)")
                     // What stores held that have failed since is newer.
                     let place = entry.predecessors.firstIndex { $0.since > stray.since } ?? entry.predecessors.count
-                    entry.predecessors.insert(Predecessor(store: stray.store, since: stray.since), at: place)
+                    entry.predecessors.insert(
+                        Predecessor(store: stray.store, since: stray.since, isAdopted: true),
+                        at: place
+                    )
                 }
                 // Requests have marked by this number since the store was named: nothing has changed for them.
                 register.entries[slot]?.changed = before

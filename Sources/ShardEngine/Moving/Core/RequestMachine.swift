@@ -72,6 +72,9 @@ package struct RequestMachine: Sendable {
         var markScope: Epoch?
     }
 
+    /// Whether the authoritative store has taken the request, and the backup has it now.
+    package var isAtBackup: Bool { if case .atBackup = state { true } else { false } }
+
     /// - Parameter id: unlike that of any other request of the replica.
     package init(id: Int, hash: UInt32, isPost: Bool) {
         (self.id, self.hash, isMarked) = (id, hash, !isPost)

@@ -10,7 +10,7 @@ import Logging
 import MovingCore
 
 /// A replica's way to the tier's state in Consul; loop-confined.
-final class ConsulRegister {
+final class ConsulRegister: RegisterKeeper {
     /// Tells the note that is to be written when a session begins. The caller takes it for written: should the session not
     /// come about after all, the caller is asked again.
     var note: () -> Note = { Note(epoch: 0) }
@@ -27,6 +27,11 @@ final class ConsulRegister {
     var giveUpReplica: TimeSpan {
         get { absent.giveUpReplica }
         set { absent.giveUpReplica = newValue }
+    }
+    /// How often replicas of version 0.1 look whether anything is to be moved.
+    var reconcileInterval: TimeSpan {
+        get { old.interval }
+        set { old.interval = newValue }
     }
 
     private enum State {
@@ -45,6 +50,7 @@ final class ConsulRegister {
     private let keys: TierKeys
     private let session: ReplicaSession
     private let absent: AbsentReplicas
+    private let old: OldReplicas
     private var state = State.idle
     private var order = ReadOrder()
     /// The newest state that is known.
@@ -69,6 +75,8 @@ final class ConsulRegister {
 
     private let watch: TierWatch
     private let writeCalls: ConsulCalls
+    /// Why the register was last not written, until it is.
+    private var lastRefusal: String?
     private var noteCall: HTTPCall?
     private var noteDone: ((Bool) -> Void)?
     /// Whether the note was written, while that is not told yet.
@@ -89,6 +97,7 @@ final class ConsulRegister {
         keys = TierKeys(serviceName: client.settings.serviceName)
         session = ReplicaSession(client: client, replica: id, logger: logger)
         absent = AbsentReplicas(client: client, keys: keys, loop: loop, logger: logger)
+        old = OldReplicas(client: client, replica: id, loop: loop)
         watch = TierWatch(client: client, loop: loop)
         beatCalls = ConsulCalls(client)
         writeCalls = ConsulCalls(client)
@@ -142,6 +151,7 @@ final class ConsulRegister {
                 noteRefusal(outcome)
                 return deliver { done(nil) }
             }
+            lastRefusal = nil
             let isNewest = accept(written, call)
             deliver { [unowned self] in
                 // By now, a newer state may be known.
@@ -156,6 +166,8 @@ final class ConsulRegister {
         // 409: another replica was first.
         if case .response(let response) = outcome, response.status == 409 { return }
         let reason = outcome.fault ?? ConsulRegister.unknownAnswer
+        guard reason != lastRefusal else { return }
+        lastRefusal = reason
         logger.warning("Consul does not take the register", metadata: ["reason": "\(reason)"])
     }
 
@@ -182,7 +194,7 @@ final class ConsulRegister {
         watch.stop()
         beatCalls.cancel()
         writeCalls.cancel()
-        absent.pause()
+        forgetAbsences()
         beatTimer?.cancel()
         (noteCall, noteDone, noteResult, lockCall) = (nil, nil, nil, nil)
         (readers, held) = ([], [])
@@ -204,7 +216,7 @@ final class ConsulRegister {
         order.bar()
         toldIndex = nil
         watch.stop()
-        absent.pause()
+        forgetAbsences()
         lockCall = nil
         // Its answer would come after the note that is written now.
         noteCall = nil
@@ -235,7 +247,7 @@ final class ConsulRegister {
         order.bar()
         toldIndex = nil
         watch.stop()
-        absent.pause()
+        forgetAbsences()
         isAskedFirst = true
         expectProof(within: ConsulRegister.lateTurnPatience)
         beat()
@@ -301,6 +313,12 @@ final class ConsulRegister {
         beatTimer?.schedule(after: isLost ? backoff.next() : ConsulRegister.retryInterval)
     }
 
+    /// What was seen of replicas that are not there tells nothing from now on.
+    private func forgetAbsences() {
+        absent.pause()
+        old.pause()
+    }
+
     // MARK: Loss
 
     /// Unless it is proven within this time that the session lives, Consul is lost.
@@ -322,7 +340,7 @@ final class ConsulRegister {
         if !isLost {
             isLost = true
             toldIndex = nil
-            absent.pause()
+            forgetAbsences()
             logger.warning("Consul does not answer", metadata: ["reason": "\(reason)"])
             onLoss(reason)
         }
@@ -338,6 +356,7 @@ final class ConsulRegister {
         let holder = read.lockSession
         let others = read.replicas.filter { $0.id != id }
         absent.update(others, isRemover: holder == nil || holder == session.id)
+        old.update(read.oldRings, lockedBy: holder == session.id ? holder : nil)
         return true
     }
 
@@ -399,7 +418,7 @@ final class ConsulRegister {
             return
         }
         let target = client.keyTarget([TierKeys.lockName], "\(action)=\(session)")
-        let body = Array(TierKeys.name(of: id).utf8)
+        let body = LockValue(id).encoded()
         // The next snapshot tells what has become of it.
         lockCall = client.call(.put, target, body: body, timeout: ConsulRegister.timeout) { [unowned self] _ in
             lockCall = nil

@@ -9,14 +9,6 @@ struct GroupLabels: Hashable, Sendable {
     init(_ pairs: [LabelPair]) {
         self.pairs = pairs.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     }
-
-    /// - Parameter listed: each a name and a value, as runs write them to Consul.
-    init(listed: [[String]]) {
-        self.init(listed.filter { $0.count == 2 }.map { LabelPair(name: $0[0], value: $0[1]) })
-    }
-
-    /// Each a name and a value.
-    var listed: [[String]] { pairs.map { [$0.name, $0.value] } }
 }
 
 /// A label and its value; equal to another one byte by byte, as to a Pushgateway, and not as text is.
@@ -57,17 +49,8 @@ struct GroupCopy: Sendable {
 struct FamilyCopy: Sendable {
     /// When it was pushed, by the shard's clock, in nanoseconds since 1970.
     var pushedAt: Int64
-    /// When a client pushed it, as far as is known, in nanoseconds since 1970: a run may have pushed it here later. The
-    /// newest version of a family is the right one.
-    var version: Int64
     /// What it holds; nil where the listing was read for times only.
     var content: MetricFamily?
-
-    init(pushedAt: Int64, content: MetricFamily? = nil) {
-        self.pushedAt = pushedAt
-        version = pushedAt
-        self.content = content
-    }
 }
 
 /// A metric family as a Pushgateway holds it.

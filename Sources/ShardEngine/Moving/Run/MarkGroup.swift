@@ -3,16 +3,6 @@
 // whole group Prometheus sees the two times that every group has.
 import MovingCore
 
-extension MarkID {
-    /// The mark of the group that pushes on a path are for; nil where a Pushgateway would refuse them.
-    ///
-    /// - Parameter parser: of whatever key; what it was asked before is no longer valid.
-    init?(path: UnsafeRawBufferPointer, _ parser: GroupingKeyParser) {
-        guard let (hash, digest) = parser.identity(path: path) else { return nil }
-        self.init(hash: hash, digest: digest)
-    }
-}
-
 /// Groups of marks: one for each number, with a family for each key that is marked with it.
 enum MarkGroup {
     private static let label = "void"

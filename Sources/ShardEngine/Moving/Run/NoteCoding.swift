@@ -7,6 +7,7 @@
 //      node consul-client-3
 //      busy 17@52 18@52
 //      touched 0 4 9
+//      stuck /job/batch: it answered 400: ...
 import FoundationEssentials
 import MovingCore
 
@@ -31,6 +32,7 @@ extension StoredNote {
         if !note.touched.isEmpty {
             lines.append("touched " + note.touched.sorted().map(String.init).joined(separator: " "))
         }
+        lines += note.stuck.map { "stuck " + $0 }
         return Array((lines.joined(separator: "\n") + "\n").utf8)
     }
 
@@ -62,6 +64,7 @@ extension StoredNote {
                     guard let range = UInt16(value) else { return nil }
                     rest.touched.insert(range)
                 }
+            case "stuck": rest.stuck.append(values.joined(separator: " "))
             default: return nil
             }
         }

@@ -59,6 +59,36 @@ final class StoreCalls {
         }
     }
 
+    /// Marks a store as a member of the tier, in place of its marks of before; `done` tells whether that is done.
+    ///
+    /// - Parameter former: births of registers that it was a member by.
+    func markMember(
+        _ mark: String,
+        birth: String,
+        former: Set<String>,
+        at address: ShardAddress,
+        _ done: @escaping (Bool) -> Void
+    ) {
+        let body = StoreMark.body(mark)
+        request(.put, StoreMark.memberPath(mark, birth: birth), body, at: address) { [unowned self] end in
+            guard case .answered(let response) = end, (200..<300).contains(response.status) else { return done(false) }
+            let paths = former.map { StoreMark.memberPath(mark, birth: $0) } + [StoreMark.path(mark)]
+            for path in paths.dropLast() { request(.delete, path, [], at: address) { _ in } }
+            request(.delete, paths[paths.count - 1], [], at: address) { _ in done(true) }
+        }
+    }
+
+    /// Deletes one group of marks.
+    func deleteMarks(_ number: Epoch, at address: ShardAddress, _ done: @escaping (PushResult) -> Void) {
+        request(.delete, MarkGroup.path(number), [], at: address) { end in
+            if case .answered(let response) = end, (200..<300).contains(response.status) {
+                done(.done)
+            } else {
+                done(.late)
+            }
+        }
+    }
+
     /// Deletes the groups of marks that nothing needs any more; the worst result counts.
     ///
     /// - Parameter known: the numbers of the groups that are there.
@@ -147,7 +177,7 @@ final class StoreCalls {
             }
         case .answered(let response) where (200..<300).contains(response.status): done(.done, nil)
         case .answered(let response):
-            let text = String(decoding: response.body.prefix(200), as: UTF8.self).replacing("\n", with: " ")
+            let text = String(decoding: response.body.prefix(600), as: UTF8.self).replacing("\n", with: " ")
             done(response.status < 500 ? .rejected : .late, "it answered \(response.status): \(text)")
         }
     }

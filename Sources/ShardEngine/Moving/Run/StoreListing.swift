@@ -51,7 +51,7 @@ struct StoreListing: Sendable {
                 encoder.append(content)
                 if content.kind == .histogram { histograms[name, default: []].append(key) }
             }
-            families.append(Family(name: plain(name), content: encoder.bytes))
+            families.append(Family(name: plain(name), content: encoder.bytes, pushedAt: family.pushedAt))
         }
         families.sort { $0.name < $1.name }
         if let obstacle { Obstacle.mark(&families, obstacle) }

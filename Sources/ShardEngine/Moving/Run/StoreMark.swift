@@ -30,6 +30,14 @@ enum StoreMark {
     /// Where a mark is pushed.
     static func path(_ mark: String) -> String { "/metrics/job/\(job)/\(label)/\(mark)" }
 
+    /// Where the mark of a store is pushed once it is a member of the tier: all that it holds is known to the register.
+    ///
+    /// - Parameter birth: of the register, as another one does not know what this one knew.
+    static func memberPath(_ mark: String, birth: String) -> String { "\(path(mark))/\(memberLabel)/\(birth)" }
+
+    /// Tells, in a group with a mark, of which register the store is a member.
+    static let memberLabel = "tier"
+
     /// What is pushed there.
     static func body(_ mark: String) -> [UInt8] { FamilyEncoder.withoutMetrics("shardd_store_\(mark)") }
 }
@@ -38,6 +46,10 @@ enum StoreMark {
 struct GroupCensus: Equatable, Sendable {
     /// The marks of its store; more than one only where replicas could not see each other's.
     var marks: Set<String> = []
+    /// Of which lines of registers the store has been a member, by their births.
+    var tiers: Set<String> = []
+    /// When replicas without Consul last claimed to move groups, in seconds since 1970 by the shard's clock.
+    var claims: [String: Double] = [:]
     /// How many groups it holds, shardd's own apart.
     var groups = 0
 
@@ -52,6 +64,10 @@ struct GroupCensus: Equatable, Sendable {
             let text = String(decoding: line, as: UTF8.self)
             if GroupCensus.label("job", in: text) == StoreMark.job {
                 if let mark = GroupCensus.label("store", in: text) { marks.insert(mark) }
+                if let replica = GroupCensus.label(MoverClaim.label, in: text) {
+                    claims[replica] = text.split(separator: " ").last.flatMap { Double($0) }
+                }
+                if let tier = GroupCensus.label(StoreMark.memberLabel, in: text) { tiers.insert(tier) }
             } else {
                 groups += 1
             }
@@ -61,6 +77,7 @@ struct GroupCensus: Equatable, Sendable {
     /// Counts in a listing, for shards whose scrape fails or is elsewhere.
     init(_ listing: ShardListing) {
         marks = listing.marks
+        tiers = Set(listing.ownGroups.keys.flatMap(\.pairs).filter { $0.name == StoreMark.memberLabel }.map(\.value))
         groups = listing.groups.count + listing.unreadable
     }
 

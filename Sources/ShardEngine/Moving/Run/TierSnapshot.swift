@@ -15,14 +15,18 @@ struct TierSnapshot: Equatable {
     var peers: [Peer]
     /// Whether this replica holds the mover's lock.
     var hasLock: Bool
+    /// Whether replicas of version 0.1 may be there, too.
+    var hasOldReplicas = false
 }
 
 /// Where a tier's keys are.
 struct TierKeys {
     /// Of the register.
     let register: String
-    /// Of the mover's lock. The old way of moving groups keeps a value there, which is ignored.
+    /// Of the mover's lock. Its value is for replicas of version 0.1 (OldReplicas), and theirs is ignored.
     let lock: String
+    /// What all keys begin with under which replicas of version 0.1 keep rings.
+    let oldRings: String
     /// All of the keys begin with it, and so one query reads them together.
     let prefix: String
 
@@ -30,6 +34,7 @@ struct TierKeys {
         let folder = "shardd/\(serviceName)/"
         register = folder + TierKeys.registerName
         lock = folder + TierKeys.lockName
+        oldRings = folder + "rings/"
         prefix = folder + TierKeys.prefixName
     }
 
@@ -52,7 +57,7 @@ struct TierKeys {
 
     static let registerName = "register"
     static let lockName = "reconcile"
-    static let prefixName = "re"
+    static let prefixName = "r"
 }
 
 /// A register as it is stored, decoded.
@@ -97,6 +102,8 @@ struct TierContent {
     private(set) var replicas: [StoredReplica] = []
     /// The session that holds the lock.
     private(set) var lockSession: String?
+    /// The keys under which replicas of version 0.1 keep rings, with the index of each.
+    private(set) var oldRings: [String: UInt64] = [:]
 
     /// - Parameter known: what was read before.
     init(index: UInt64, _ entries: [KeyValueEntry], _ keys: TierKeys, known: TierContent?) {
@@ -106,6 +113,8 @@ struct TierContent {
                 register = StoredRegister(entry, known: known?.register)
             } else if entry.key == keys.lock {
                 lockSession = entry.session
+            } else if entry.key.hasPrefix(keys.oldRings) {
+                oldRings[entry.key] = entry.modifyIndex
             } else if let id = keys.replica(entry.key) {
                 let note = StoredNote(decoding: entry.value) ?? .unknown
                 replicas.append(
@@ -148,7 +157,8 @@ struct TierContent {
             register: register?.register,
             registerFault: register?.fault,
             peers: replicas.filter { $0.id != id }.map { Peer(id: $0.id, isLive: $0.isLive, note: $0.note.note) },
-            hasLock: session != nil && lockSession == session
+            hasLock: session != nil && lockSession == session,
+            hasOldReplicas: !oldRings.isEmpty
         )
     }
 }

@@ -1,0 +1,44 @@
+// How often a Pushgateway writes its file, by the flags that it tells in /api/v1/status. `Stores` asks with each answer: copies of
+// groups that have moved stay for longer than it takes the new owner to write them.
+
+extension HTTPOutcome {
+    /// How often the Pushgateway that gave this answer writes its file; nil where it has none, or does not tell.
+    var fileInterval: TimeSpan? {
+        guard case .response(let response) = self, response.status == 200 else { return nil }
+        var flags: [String: String] = [:]
+        response.body.withUnsafeBytes { body in
+            var scanner = JSONScanner(body)
+            scanner.object { scanner, name in
+                guard name == "data", scanner.peek() == 0x7B else { return scanner.skip() }
+                scanner.object { scanner, name in
+                    guard name == "flags", scanner.peek() == 0x7B else { return scanner.skip() }
+                    scanner.object { scanner, name in
+                        if name.hasPrefix("persistence.") { flags[name] = scanner.string() } else { scanner.skip() }
+                    }
+                }
+            }
+        }
+        guard let file = flags["persistence.file"], !file.isEmpty else { return nil }
+        return flags["persistence.interval"].flatMap { TimeSpan(goDuration: $0) } ?? .seconds(300)
+    }
+}
+
+extension TimeSpan {
+    /// A duration as Go writes it, such as `5m0s` or `1.5s`: https://pkg.go.dev/time#Duration.String
+    init?(goDuration text: String) {
+        var seconds = 0.0
+        var rest = Substring(text)
+        while !rest.isEmpty {
+            let digits = rest.prefix { $0.isNumber || $0 == "." }
+            rest = rest.dropFirst(digits.count)
+            let unit = rest.prefix { !$0.isNumber }
+            rest = rest.dropFirst(unit.count)
+            guard let number = Double(digits), let factor = TimeSpan.goUnits[String(unit)] else { return nil }
+            seconds += number * factor
+        }
+        guard !text.isEmpty, seconds < 1e9 else { return nil }
+        self.init(nanoseconds: UInt64((seconds * 1e9).rounded()))
+    }
+
+    private static let goUnits = ["h": 3600, "m": 60, "s": 1, "ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9]
+}
