@@ -61,9 +61,9 @@ bench-sharding: build ## Pushes/s over 1, 2, 4 and 8 real Pushgateways with thei
 	@scripts/install-deps bench
 	/usr/bin/python3 -B Benchmarks/sharding.py $(BENCH)
 
-bench-moving: build ## Groups/s moved between real Pushgateways, and what pushes notice of it; about five minutes
+bench-moving: build ## Groups/s moved between real Pushgateways, and what pushes notice; about six minutes, with BASE=main twelve
 	@scripts/install-deps bench
-	/usr/bin/python3 -B Benchmarks/moving.py $(BENCH)
+	/usr/bin/python3 -B Benchmarks/moving.py $(BASE) $(BENCH)
 
 bench-stalls: build ## How long the loop is held up when the membership changes, of 3 to 1,000 shards; about two minutes
 	@scripts/install-deps bench
