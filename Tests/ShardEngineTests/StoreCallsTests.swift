@@ -116,7 +116,7 @@ import Testing
         #expect(caller.calls.markNumbers[store.address] == [5, 7, 9])
         #expect(caller.body("/metrics", at: store.address)?.contains("shardd_void_") == false)
         let deleted = caller.wait { done in
-            caller.calls.deleteMarks(below: 9, at: store.address, known: [5, 7, 9]) { result, _ in done(result) }
+            caller.calls.deleteMarks(below: 9, at: store.address) { result, _ in done(result) }
         }
         listing = try list(store)
         #expect(deleted == .done && listing.marks == [marks[0]: 9])

@@ -81,6 +81,10 @@ class Pushgateway(Process):
         """By which shardd knows the store."""
         return [labels["store"] for labels in self._labels() if labels["job"] == OWN_JOB and "store" in labels]
 
+    def void_marks(self):
+        """The numbers of the groups by which shardd tells what was replaced while a shard was away."""
+        return [labels["void"] for labels in self._labels() if labels["job"] == OWN_JOB and "void" in labels]
+
     def _labels(self):
         data = json.loads(ask(self.address, "GET", "/api/v1/metrics", headers=self.headers).text)["data"]
         return [group["labels"] for group in data if "job" in group["labels"]]

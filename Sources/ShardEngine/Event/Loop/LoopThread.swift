@@ -1,5 +1,5 @@
-// A thread that drives one loop. The workers beside the first have one each; the first runs on the main thread. The
-// reconciler has one too.
+// A thread that drives one loop. The workers beside the first have one each; the first runs on the main thread. The search for
+// empty instances has one too.
 import Glibc
 
 /// A running loop on a thread of its own.

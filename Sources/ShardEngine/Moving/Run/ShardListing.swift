@@ -1,5 +1,5 @@
 // What a shard holds, read from its `/api/v1/metrics`: https://github.com/prometheus/pushgateway#query-api
-// Store listings are made of it; the reconciler plans by it, and lists again to see what has changed.
+// Store listings are made of it; the store marker and shardd cleanup look in it for groups of shardd's own.
 import Glibc
 
 /// All groups of one shard at one moment.

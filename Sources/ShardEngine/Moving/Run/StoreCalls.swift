@@ -9,7 +9,7 @@ final class StoreCalls {
     private let resolver: Resolver
     /// Of every request to a store.
     var headers: [(name: String, value: String)] = []
-    /// The numbers of all groups of marks that the last listing of an address has shown.
+    /// The numbers of all groups of marks that the last listing of an address has shown, or that may be there since.
     private(set) var markNumbers: [ShardAddress: Set<Epoch>] = [:]
     private var requests: [Int: StoreRequest] = [:]
     private var listings: [Int: StoreListingCall] = [:]
@@ -78,32 +78,28 @@ final class StoreCalls {
         }
     }
 
-    /// Deletes one group of marks.
-    func deleteMarks(_ number: Epoch, at address: ShardAddress, _ done: @escaping (PushResult) -> Void) {
-        request(.delete, MarkGroup.path(number), [], at: address) { end in
-            if case .answered(let response) = end, (200..<300).contains(response.status) {
-                done(.done)
-            } else {
-                done(.late)
-            }
-        }
+    /// Groups of marks with these numbers may be there, too.
+    func expectMarks(_ numbers: Set<Epoch>, at address: ShardAddress) {
+        if !numbers.isEmpty { markNumbers[address, default: []].formUnion(numbers) }
     }
 
-    /// Deletes the groups of marks that nothing needs any more; the worst result counts.
-    ///
-    /// - Parameter known: the numbers of the groups that are there.
+    /// Whether there may be groups of marks with smaller numbers.
+    func mayHaveMarks(below number: Epoch, at address: ShardAddress) -> Bool {
+        markNumbers[address]?.contains { $0 < number } ?? false
+    }
+
+    /// Deletes the groups of marks with smaller numbers; what has failed is still known to be there.
     func deleteMarks(
         below number: Epoch,
         at address: ShardAddress,
-        known: [Epoch],
         _ done: @escaping (PushResult, _ reason: String?) -> Void
     ) {
-        guard let next = known.filter({ $0 < number }).min() else { return soon { done(.done, nil) } }
+        guard let next = markNumbers[address]?.filter({ $0 < number }).min() else { return soon { done(.done, nil) } }
         request(.delete, MarkGroup.path(next), [], at: address) { [unowned self] end in
             conclude(end, at: address) { [unowned self] result, reason in
                 guard result == .done else { return done(result, reason) }
                 markNumbers[address]?.remove(next)
-                deleteMarks(below: number, at: address, known: known.filter { $0 != next }, done)
+                deleteMarks(below: number, at: address, done)
             }
         }
     }

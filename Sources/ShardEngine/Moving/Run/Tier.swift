@@ -86,8 +86,8 @@ final class Tier {
     var onMember: (ShardAddress, _ birth: String) -> Void = { _, _ in }
     /// Shards that are being marked.
     var marking: Set<ShardAddress> = []
-    /// Numbers by which marks may have been left, and have yet to be deleted.
-    var markNumbers: Set<Epoch> = []
+    /// Shards where groups of marks are being deleted.
+    var deletingMarks: Set<ShardAddress> = []
     var counts = TierCounts()
     /// Why stores have failed.
     var causes: [StoreID: String] = [:]

@@ -55,14 +55,14 @@ extension Tier {
             }
         }
         let view = following.view
-        markNumbers.formUnion(view.adopting.map(\.since) + view.entries.values.flatMap { $0.predecessors.map(\.since) })
-        guard let least = following.leastNeededMark else { return }
-        for number in markNumbers where number < least {
-            markNumbers.remove(number)
-            for store in view.stores where !view.isDown(store.id) {
-                guard let address = members.address(of: store.id, view) else { continue }
-                stores.deleteMarks(number, at: address) { _ in }
-            }
+        let numbers = view.adopting.map(\.since) + view.entries.values.flatMap { $0.predecessors.map(\.since) }
+        let least = following.leastNeededMark
+        for store in view.stores where !view.isDown(store.id) {
+            guard let address = members.address(of: store.id, view) else { continue }
+            stores.expectMarks(Set(numbers), at: address)
+            guard let least, stores.mayHaveMarks(below: least, at: address) else { continue }
+            guard deletingMarks.insert(address).inserted else { continue }
+            stores.deleteMarks(below: least, at: address) { [unowned self] _, _ in deletingMarks.remove(address) }
         }
     }
 

@@ -12,6 +12,7 @@ extension Tier {
         membersChanged()
         if let view = following?.view, mover != nil { giveUpAbsent(view) }
         if !members.movesGroups { return probeLeftOut() }
+        seeToMarks()
         guard mover != nil, let following, !following.view.isAtRest else { return }
         for store in following.view.stores {
             // One that fails its checks is not back, whatever it answers here.
