@@ -272,6 +272,7 @@ extension Server {
             source: membership.source,
             ringChangedAt: shown.changedAt,
             key: configuration.hash.key,
+            movesGroups: members.movesGroups,
             isDraining: isDraining,
             wasLastReloadSuccessful: wasLastReloadSuccessful,
             lastReloadSuccess: lastReloadSuccess,

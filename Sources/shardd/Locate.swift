@@ -36,7 +36,7 @@ struct Locate: ParsableCommand {
         }
         let locator = Locator(
             ring: Ring(shards: shards, vnodes: configuration.hash.vnodes),
-            key: configuration.hash.key,
+            configuration: configuration,
             format: json ? .json : .tabSeparated
         )
         do throws(Locator.Failure) {

@@ -18,7 +18,16 @@ import Testing
         let descriptors = files.map(fileno)
         try #require(input.withUnsafeBytes { write(descriptors[0], $0.baseAddress, $0.count) } == input.count)
         lseek(descriptors[0], 0, SEEK_SET)
-        let locator = Locator(ring: ring, key: key, format: format, output: descriptors[1], errors: descriptors[2])
+        var configuration = Configuration()
+        configuration.hash.key = key
+        let (output, errors) = (descriptors[1], descriptors[2])
+        let locator = Locator(
+            ring: ring,
+            configuration: configuration,
+            format: format,
+            output: output,
+            errors: errors
+        )
         try locator.locateLines(of: descriptors[0])
         let texts = descriptors[1...].map { descriptor in
             lseek(descriptor, 0, SEEK_SET)

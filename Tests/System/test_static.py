@@ -48,12 +48,16 @@ def test_a_killed_shard_leaves_and_a_restarted_one_returns_under_load(lab):
     assert replica.metric("shardd_shard_up", shard=victim.address.text) == 1
 
 
-def test_failover_takes_the_next_shard_that_locate_names(lab):
+@pytest.mark.parametrize("moves_groups", [False, True])
+def test_failover_takes_the_next_shard_that_locate_names(lab, moves_groups):
     shards = lab.pushgateways(3)
     victim = shards[0]
     # Probes too slow to notice: only the refused connection tells.
-    replica = lab.shardd(shards, check={"interval": "60s", "timeout": "1s", "fall": 2, "rise": 1})
+    check = {"interval": "60s", "timeout": "1s", "fall": 2, "rise": 1}
+    replica = lab.shardd(shards, check=check, reconcile={"enabled": moves_groups})
     path = owned_by(replica, victim)
+    if moves_groups:
+        wait_until(lambda: "every group is on its owner alone" in replica.log(), "the shards have been searched")
     located = replica.locate(path)
     assert located["next"] not in (None, located["shard"])
     victim.kill()
@@ -69,7 +73,7 @@ def test_failover_takes_the_next_shard_that_locate_names(lab):
     victim.start().wait_ready()
     wait_until(lambda: replica.states()[victim.address.text] == "up", "the suspect is trusted again")
     assert replica.push(path, "back 1\n").status == 200
-    assert "back" in {name for name, _ in victim.samples()}
+    wait_until(lambda: "back" in {name for name, _ in victim.samples()}, "it has its groups again")
 
 
 def test_without_failover_a_dead_owner_is_a_502_that_names_it(lab):

@@ -28,7 +28,7 @@ struct LocatedPath {
         self.hash = hash
         let owner = ring.isEmpty ? nil : ring.owner(of: hash)
         shard = owner.map { ring.shards[$0] }
-        nextShard = ring.isEmpty ? nil : ring.standIn(for: hash).map { ring.shards[$0] }
+        nextShard = ring.standIn(for: hash, movesGroups: status.movesGroups).map { ring.shards[$0] }
     }
 
     /// Calls `body` with the path without its query.

@@ -23,6 +23,8 @@ struct ServerStatus: Sendable {
     /// When this ring came into use, in seconds since 1970.
     var ringChangedAt: Double
     var key: HashKey
+    /// Whether groups are moved, and so how others stand in for shards that have failed.
+    var movesGroups: Bool
     /// Whether the server is about to stop.
     var isDraining: Bool
     var wasLastReloadSuccessful: Bool

@@ -86,12 +86,15 @@ public final class Ring: Sendable {
         }
     }
 
-    /// The shard that stands in for a key's owner, as an index into `shards`: the first other one, going clockwise from the
-    /// beginning of the key's range, one of 1,024, so that it is the same for all keys of the range that have one owner.
-    func standIn(for hash: UInt32) -> Int? {
+    /// The shard that gets a key's pushes while its owner has failed, as an index into `shards`; nil without another one.
+    ///
+    /// - Parameter movesGroups: if not, it is the key's owner on a ring without the one that failed. If so, it is the first other
+    ///   one going clockwise from the beginning of the key's range, one of 1,024, so that it is the same for all keys of the
+    ///   range that have one owner; but one that has not been searched yet is passed over.
+    func standIn(for hash: UInt32, movesGroups: Bool) -> Int? {
         guard !isEmpty else { return nil }
         let owner = owner(of: hash)
-        return nextShard(after: hash & 0xFFC0_0000) { $0 != owner }
+        return nextShard(after: movesGroups ? hash & 0xFFC0_0000 : hash) { $0 != owner }
     }
 
     /// How many points a shard, given as an index into `shards`, has on the ring: `vnodes` less lost collisions.

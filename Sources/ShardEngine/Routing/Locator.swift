@@ -27,6 +27,7 @@ public final class Locator {
 
     private let ring: Ring
     private let parser: GroupingKeyParser
+    private let movesGroups: Bool
     private let format: Format
     private let output: Int32
     private let errors: Int32
@@ -37,13 +38,20 @@ public final class Locator {
     /// Makes a locator for a ring that is not empty.
     ///
     /// - Parameters:
+    ///   - configuration: tells what of a path is hashed, and whether groups are moved.
     ///   - output: the descriptor that lines are written to.
     ///   - errors: the descriptor that is told which paths are no push's.
-    public init(ring: Ring, key: HashKey, format: Format, output: Int32 = STDOUT_FILENO, errors: Int32 = STDERR_FILENO)
-    {
+    public init(
+        ring: Ring,
+        configuration: Configuration,
+        format: Format,
+        output: Int32 = STDOUT_FILENO,
+        errors: Int32 = STDERR_FILENO
+    ) {
         precondition(!ring.isEmpty, "nothing is located on an empty ring")
         self.ring = ring
-        parser = GroupingKeyParser(key: key)
+        parser = GroupingKeyParser(key: configuration.hash.key)
+        movesGroups = configuration.movesGroups
         self.format = format
         self.output = output
         self.errors = errors
@@ -112,7 +120,7 @@ public final class Locator {
             lines.append(shard)
             lines.append("\n")
         case .json:
-            let next = ring.standIn(for: hash)
+            let next = ring.standIn(for: hash, movesGroups: movesGroups)
             lines.append(#"{"path":""#)
             EscapedText.json.append(given, to: &lines)
             lines.append(#"","grouping_key":""#)
