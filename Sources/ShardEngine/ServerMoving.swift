@@ -36,6 +36,7 @@ extension Server {
     func hearTier() {
         tier.onChange = { [unowned self] in tierChanged() }
         tier.onMember = { [stores] in stores.noteMember($0, birth: $1) }
+        tier.onNewProcess = { [stores] in stores.ask($0) }
         tier.onAbsence = { [unowned self] in registerIsAway($0) }
     }
 

@@ -334,9 +334,11 @@ final class Replica {
     private(set) var lastListed: [StoreID: StartTime] = [:]
 
     func giveUp(_ store: StoreID) {
-        guard let following, hasConsul, following.view.isDown(store) else { return }
+        guard let following, hasConsul, following.view.isDown(store),
+            let given = following.view.givingUp(store, rings: following.rings)
+        else { return }
         world.log { "the operator gives up \(world.name(store))" }
-        write(following.view.givingUp(store, rings: following.rings)) { _ in }
+        write(given) { _ in }
     }
 
     // MARK: Moving

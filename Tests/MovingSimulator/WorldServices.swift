@@ -216,8 +216,7 @@ extension World {
         guard let following = replica.following, following.hasConsul else { return }
         let view = following.view
         for gone in view.down where !stores.contains(where: { $0.id == gone }) && view.hasPart(gone) {
-            let without = view.givingUp(gone, rings: following.rings)
-            if without.entries != view.entries || view.isAdopting(gone) { return replica.giveUp(gone) }
+            if view.givingUp(gone, rings: following.rings) != nil { return replica.giveUp(gone) }
         }
         let isNothingLeft = view.stores.allSatisfy { known in
             view.isDown(known.id) && !stores.contains { $0.id == known.id }

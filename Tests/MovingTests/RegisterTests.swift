@@ -196,10 +196,18 @@ private func map(_ stores: [StoreID]) -> RingMap {
         #expect(RingMembers(vnodes: 1, found: found).members == [found[1], found[2]])
     }
 
-    @Test func aStoreThatWasGivenUpCountsNoMore() {
-        let given = adopted.failingOver(b, rings: rings, backupStarts: [:]).givingUp(b, rings: rings)
+    @Test func aStoreThatWasGivenUpCountsNoMore() throws {
+        let failed = adopted.failingOver(b, rings: rings, backupStarts: [:])
+        let given = try #require(failed.givingUp(b, rings: rings))
+        #expect(given.givingUp(b, rings: rings) == nil, "there is nothing more of it to give up")
         #expect(given.entries.values.allSatisfy { $0.predecessors.isEmpty && $0.own != b })
         #expect(given.isDirty(b), "if it comes back, it is wiped")
+    }
+
+    @Test func noStoreIsGivenUpWhileNoneCouldTakeItsPlace() {
+        var failed = adopted
+        for id in [b, c, a] { failed = failed.failingOver(id, rings: rings, backupStarts: [:]) }
+        #expect(failed.givingUp(a, rings: rings) == nil, "it is the last one")
     }
 }
 

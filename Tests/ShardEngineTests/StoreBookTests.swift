@@ -84,7 +84,7 @@ import Testing
         book.record(.unidentified("/api/v1/status answered 401"), of: a)
         #expect(book.map.identity(of: a) == nil)
         book.record(.process("p1"), of: a)
-        #expect(book.map.identity(of: a) == StoreIdentity(process: "p1", mark: "S1"))
+        #expect(book.map.identity(of: a) == StoreIdentity(process: "p1", mark: "S1", isMarkRead: true))
     }
 
     @Test func sharddIsNoShard() {

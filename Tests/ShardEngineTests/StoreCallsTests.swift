@@ -123,6 +123,29 @@ import Testing
         #expect(caller.calls.markNumbers[store.address] == [9])
     }
 
+    @Test func aStoreIsMarkedAsAMemberInPlaceOfItsMarksOfBefore() throws {
+        let store = try RealPushgateway(isChecking: false)
+        let status = try #require(caller.body("/api/v1/status", at: store.address))
+        let process = try #require(processStartTime(Array(status.utf8)))
+        for path in [StoreMark.path("a1"), StoreMark.memberPath("a1", birth: "7")] {
+            #expect(push(.put, path, "", store) == 202)
+        }
+        let identity = StoreIdentity(process: process, mark: "a1", tiers: ["7"])
+        #expect(caller.wait { caller.calls.markMember(identity, birth: "8", at: store.address, $0) })
+        let exposition = try #require(caller.body("/metrics", at: store.address))
+        #expect(exposition.contains(#"store="a1",tier="8""#))
+        #expect(exposition.components(separatedBy: #"push_time_seconds{"#).count == 2, "no other mark is left")
+    }
+
+    @Test func noMarkIsLeftAtAProcessThatTookAnothersPlaceMeanwhile() throws {
+        let store = try RealPushgateway(isChecking: false)
+        let before = StoreIdentity(process: "2020-01-01T00:00:00Z", mark: "a1")
+        #expect(caller.wait { caller.calls.markMember(before, birth: "8", at: store.address, $0) } == false)
+        let listing = try list(store)
+        #expect(listing.groups.isEmpty)
+        #expect(caller.body("/metrics", at: store.address)?.contains(#"store="a1""#) == false)
+    }
+
     @Test func aMarkIsOfAGroupHoweverItsPathIsWritten() throws {
         let store = try RealPushgateway(isChecking: false)
         #expect(push(.put, "/metrics/job@base64/YS9i/x/1/y@base64/=/instance/i", "m 1\n", store) == 202)

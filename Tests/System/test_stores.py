@@ -170,6 +170,33 @@ def test_an_address_that_another_store_takes_over_keeps_its_groups(lab, is_consu
     assert all(set(families) == {"second"} for families in scrape.held(taken).values())
 
 
+@pytest.mark.parametrize("is_consul", [False, True])
+def test_the_last_shard_that_comes_back_without_what_it_held_gets_pushes(lab, is_consul):
+    """Nothing could take its place, as the others are away; then they are back, without their files too."""
+    cluster = Cluster(lab, 3, consul=is_consul, replicas=2 if is_consul else 1)
+    for path in PATHS:
+        cluster.request("PUT", path, BODY)
+    last, *others = cluster.shards
+    for shard in others:
+        shard.kill()
+    for replica in cluster.replicas:
+        wait_until(lambda: all(replica.states().get(shard.address.text) != "up" for shard in others), "they are away")
+    for path in PATHS:
+        cluster.request("PUT", path, BODY)
+    last.kill()
+    last.start().wait_ready()
+    for replica in cluster.replicas:
+        wait_until(lambda: replica.push(PATHS[0], BODY).status == 200, "the last one gets pushes", 10)
+    for shard in others:
+        shard.start().wait_ready()
+    for replica in cluster.replicas:
+        wait_until(lambda: set(replica.states().values()) == {"up"}, "all are used again")
+    for path in PATHS:
+        cluster.request("PUT", path, BODY)
+    wait_at_rest(*cluster.replicas)
+    assert groups(*cluster.shards) == len(PATHS)
+
+
 def test_a_store_that_cannot_be_told_gets_pushes_and_no_delete_of_shardds_own(lab):
     real = lab.pushgateways(2)
     deletes = []

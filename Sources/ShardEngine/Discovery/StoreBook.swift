@@ -77,6 +77,7 @@ struct StoreBook {
             entry.take(process)
             var identity = StoreIdentity(process: process, mark: entry.mark, tiers: entry.tiers)
             identity.fileInterval = fileInterval
+            identity.isMarkRead = entry.markedProcess == process
             map.identities[shard] = entry.isAlternating ? nil : identity
         case .unreachable:
             // It is still the store that it was, until it answers otherwise.
@@ -99,6 +100,7 @@ struct StoreBook {
         entries[shard]?.tiers = tiers
         entries[shard]?.refusal = nil
         map.identities[shard]?.mark = mark
+        map.identities[shard]?.isMarkRead = true
         map.identities[shard]?.tiers = tiers
         // Another process has the store's file now.
         for (other, entry) in entries where entry.mark == mark && entry.process != process && !entry.isAnswering {

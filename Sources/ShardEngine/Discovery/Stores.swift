@@ -99,6 +99,14 @@ final class Stores {
         askNext()
     }
 
+    /// Asks a watched address now rather than in the next round.
+    func askAnew(_ shard: ShardAddress) {
+        loop.assertOnLoop()
+        guard watched.contains(shard), questions[shard] == nil else { return }
+        waiting = waiting.filter { $0 != shard } + [shard]
+        askNext()
+    }
+
     private func end(_ id: Int) {
         guard let identification = identifications.removeValue(forKey: id) else { return }
         book.endRound([])

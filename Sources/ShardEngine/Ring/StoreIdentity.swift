@@ -8,6 +8,9 @@ struct StoreIdentity: Hashable, Sendable {
     var process: String
     /// The mark that the store carries from process to process, in its file; nil where none was read or written yet.
     var mark: String?
+    /// Whether the mark was read from this process; otherwise it is that of the process before, whose store this one has
+    /// unless its file is another.
+    var isMarkRead = false
     /// Of which lines of registers the store has been a member, by their births: what it holds that such a register does not
     /// know of is void.
     var tiers: Set<String> = []

@@ -76,6 +76,7 @@ final class CommandContext {
             logger: logger
         )
         tier.onMember = { [stores] in stores.noteMember($0, birth: $1) }
+        tier.onNewProcess = { [stores] in stores.ask($0) }
         signal(SIGPIPE, SIG_IGN)
         signals = [SIGINT, SIGTERM].map { number in
             SignalEvent(loop: session.loop, signal: number) { [unowned self] in interrupt() }

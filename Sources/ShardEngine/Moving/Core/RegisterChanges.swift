@@ -199,9 +199,11 @@ extension Register {
     }
 
     /// The store does not come back, or has lost its file: nothing that it held counts any more.
-    package func givingUp(_ store: StoreID, rings: Rings) -> Register {
+    ///
+    /// - Returns: nil where there is nothing to give up, or no store that could take its place.
+    package func givingUp(_ store: StoreID, rings: Rings) -> Register? {
         precondition(isDown(store), "\(store) is given up without having failed")
-        return changed { register in
+        let result = changed { register in
             for slot in rings.slots {
                 let entry = register.entry(slot)
                 if entry.own == store, let heir = entry.predecessors.last(where: { !register.isDown($0.store) }) {
@@ -209,10 +211,8 @@ extension Register {
                         entry.own = heir.store
                         entry.predecessors.removeAll { $0.store == heir.store }
                     }
-                } else if entry.own == store, entry.predecessors.isEmpty,
-                    let standIn = rings.standIn(slot.range, where: { !register.isDown($0) })
-                {
-                    // Nothing of the slot is left.
+                } else if entry.own == store, let standIn = rings.standIn(slot.range, where: { !register.isDown($0) }) {
+                    // Nothing of the slot is left but what predecessors bring back.
                     let isClean = !register.isDirty(standIn) && !register.isAdopting(standIn)
                     register.edit(slot) { entry, _ in
                         (entry.own, entry.step) = (standIn, isClean ? .settled : .unclean)
@@ -224,6 +224,7 @@ extension Register {
             register.adopting.removeAll { $0.store == store }
             register.markDirty(store)
         }
+        return result.entries == entries && result.adopting == adopting ? nil : result
     }
 
     // MARK: Forgetting

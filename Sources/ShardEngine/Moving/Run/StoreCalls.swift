@@ -60,21 +60,27 @@ final class StoreCalls {
     }
 
     /// Marks a store as a member of the tier, in place of its marks of before; `done` tells whether that is done.
-    ///
-    /// - Parameter former: births of registers that it was a member by.
     func markMember(
-        _ mark: String,
+        _ identity: StoreIdentity,
         birth: String,
-        former: Set<String>,
         at address: ShardAddress,
         _ done: @escaping (Bool) -> Void
     ) {
-        let body = StoreMark.body(mark)
-        request(.put, StoreMark.memberPath(mark, birth: birth), body, at: address) { [unowned self] end in
+        guard let mark = identity.mark else { preconditionFailure("a member without a mark") }
+        let path = StoreMark.memberPath(mark, birth: birth)
+        request(.put, path, StoreMark.body(mark), at: address) { [unowned self] end in
             guard case .answered(let response) = end, (200..<300).contains(response.status) else { return done(false) }
-            let paths = former.map { StoreMark.memberPath(mark, birth: $0) } + [StoreMark.path(mark)]
-            for path in paths.dropLast() { request(.delete, path, [], at: address) { _ in } }
-            request(.delete, paths[paths.count - 1], [], at: address) { _ in done(true) }
+            readStart(address) { [unowned self] start in
+                guard start == identity.start else {
+                    // Another process, which has perhaps another store, may have taken it.
+                    if start != nil { request(.delete, path, [], at: address) { _ in } }
+                    return done(false)
+                }
+                for tier in identity.tiers where tier != birth {
+                    request(.delete, StoreMark.memberPath(mark, birth: tier), [], at: address) { _ in }
+                }
+                request(.delete, StoreMark.path(mark), [], at: address) { _ in done(true) }
+            }
         }
     }
 

@@ -89,6 +89,12 @@ final class StoreWatch {
         stores.identify(shards) { [unowned self] in marker.whenIdle(within: StoreWatch.markingTime, done) }
     }
 
+    /// Asks an address anew: another process answers there than was told last.
+    func ask(_ shard: ShardAddress) {
+        confinement.assertOnLoop()
+        stores.askAnew(shard)
+    }
+
     /// Of the addresses of a membership, those that the ring is made of; says in the log why others are left off.
     func select(_ shards: [ShardAddress]) -> [ShardAddress] {
         confinement.assertOnLoop()

@@ -82,6 +82,8 @@ final class Tier {
     var missedProbes: [StoreID: Int] = [:]
     var desiredSince: (ring: RingMembers, at: MonotonicTime)?
     var isStopped = false
+    /// Told of a shard whose process is not the one that was asked for its store last.
+    var onNewProcess: (ShardAddress) -> Void = { _ in }
     /// Told of a shard whose store has been marked as a member, and by the register of which birth.
     var onMember: (ShardAddress, _ birth: String) -> Void = { _, _ in }
     /// Shards that are being marked.

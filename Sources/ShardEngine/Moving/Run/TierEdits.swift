@@ -35,7 +35,7 @@ extension Tier {
 
     /// The operator gives a store up that does not come back.
     func giveUp(_ store: StoreID) {
-        edit { $0.view.isDown(store) && $0.view.hasPart(store) ? $0.view.givingUp(store, rings: $0.rings) : nil }
+        edit { $0.view.isDown(store) ? $0.view.givingUp(store, rings: $0.rings) : nil }
     }
 
     /// Has all stores searched for what the register does not know of: what is found counts where it is lacking.

@@ -101,7 +101,7 @@ final class TierMembers {
         return view.stores.compactMap { store in
             guard !view.isDown(store.id), !view.isAdopting(store.id), let address = address(of: store.id, view),
                 let identity = identities.identity(of: address), !identity.tiers.contains(view.birthName),
-                identity.id == store.id
+                identity.id == store.id, identity.isMarkRead
             else { return nil }
             return (address, identity)
         }
@@ -142,12 +142,18 @@ final class TierMembers {
         address(of: store, view).map { failing[$0] == nil } ?? false
     }
 
+    /// Whether this process is behind the address and has this store, as it was told by its mark.
+    func has(_ address: ShardAddress, _ store: StoreID, _ start: StartTime) -> Bool {
+        guard let identity = identities.identity(of: address) else { return false }
+        return identity.isMarkRead && identity.id == store && identity.start == start
+    }
+
     /// Which processes stores in use were last seen to have.
     func processes(_ view: Register) -> [(StoreID, StartTime)] {
         guard movesGroups else { return [] }
         return view.stores.filter { !view.isDown($0.id) }.compactMap { store in
             guard let address = address(of: store.id, view), let identity = identities.identity(of: address),
-                identity.id == store.id, let start = identity.start
+                identity.id == store.id, identity.isMarkRead, let start = identity.start
             else { return nil }
             return (store.id, start)
         }

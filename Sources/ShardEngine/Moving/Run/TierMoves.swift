@@ -48,8 +48,7 @@ extension Tier {
         guard mover != nil, let following else { return }
         let birth = following.view.birthName
         for (address, identity) in members.unmarkedMembers(following.view) where marking.insert(address).inserted {
-            guard let mark = identity.mark else { preconditionFailure("a member without a mark") }
-            stores.markMember(mark, birth: birth, former: identity.tiers, at: address) { [unowned self] isDone in
+            stores.markMember(identity, birth: birth, at: address) { [unowned self] isDone in
                 marking.remove(address)
                 if isDone { onMember(address, birth) }
             }

@@ -19,10 +19,20 @@ extension Tier {
             let isFit = !following.view.isDown(store.id) || members.isFit(store.id, following.view)
             readStart(store.id) { [unowned self] start in
                 missedProbes[store.id] = start == nil ? (missedProbes[store.id] ?? 0) + 1 : 0
-                tell(.probed(store.id, isFit ? start : nil))
+                let isKnown = start.map { [unowned self] in has(store.id, $0) } ?? false
+                tell(.probed(store.id, isFit && isKnown ? start : nil))
                 if missedProbes[store.id] ?? 0 >= 2 { fail(store.id, "it answers no probe") }
             }
         }
+    }
+
+    /// Whether a process that answers for a store is known to have that store. One that was started since the last question is
+    /// asked at once: its file may be another, or none.
+    private func has(_ store: StoreID, _ start: StartTime) -> Bool {
+        guard let address = members.address(of: store, following?.view) else { return false }
+        if members.has(address, store, start) { return true }
+        onNewProcess(address)
+        return false
     }
 
     /// Other shards are there, or have failed, or are other stores.
@@ -75,8 +85,8 @@ extension Tier {
 
     /// Gives up what came back without its file: nothing of it will come any more.
     func giveUpLost(_ view: Register) {
-        guard edits.isEmpty, let store = members.lost(view).first(where: view.hasPart) else { return }
-        giveUp(store)
+        guard edits.isEmpty else { return }
+        for store in members.lost(view) where view.hasPart(store) { giveUp(store) }
     }
 
     /// Every store of the register is gone: the ring begins with those that are there.
@@ -106,7 +116,10 @@ extension Tier {
             isPlanning = false
             guard let following, following.view.mayPlan, mover != nil, following.view.ring == view.ring else { return }
             let unmarked = members.unmarked(sightings, following.view)
-            write(following.view.planning(sightings, unmarked: unmarked, vnodes: members.vnodes, rings: rings)) { _ in }
+            var next = following.view.planning(sightings, unmarked: unmarked, vnodes: members.vnodes, rings: rings)
+            // In the same write, as nothing tells later that the new store is there in place of a lost one.
+            for store in members.lost(following.view) { next = next.givingUp(store, rings: rings) ?? next }
+            write(next) { _ in }
         }
     }
 
