@@ -11,6 +11,8 @@ final class Push {
     let began: Int64
     var ended: Int64?
     var isAcknowledged = false
+    /// No store takes it, whatever it holds.
+    var isWrong = false
     /// Its client is gone, and is told nothing.
     var isAbandoned = false
     /// Lost with what a store had not written to its file: as with one Pushgateway.

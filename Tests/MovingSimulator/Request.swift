@@ -18,21 +18,27 @@ final class Request {
 
     init(_ id: Int, _ push: Push) { (self.id, self.push) = (id, push) }
 
-    private var isPost: Bool { push.method == .post }
+    private var method: RequestMachine.Method {
+        switch push.method {
+        case .put: .put
+        case .post: .post
+        case .delete: .delete
+        }
+    }
 
     func begin(_ replica: Replica) {
         let hash = replica.world.keys[push.key].hash
         if replica.following!.view.isSettled {
             let owner = replica.following!.rings.before.owner(of: hash)
             sentTo = owner
-            return send(to: owner, markScope: nil, replica)
+            return send(to: owner, .plain, replica)
         }
         if replica.world.without.contains(.fences) {
             let entry = replica.following!.view.entry(replica.following!.rings.slot(of: hash))
             sentTo = entry.own
-            if entry.step.isFence { return send(to: entry.own, markScope: nil, replica) }
+            if entry.step.isFence { return send(to: entry.own, .plain, replica) }
         }
-        machine = RequestMachine(id: id, hash: hash, isPost: isPost)
+        machine = RequestMachine(id: id, hash: hash, method)
         perform(machine!.resume(replica.following!), replica)
     }
 
@@ -40,7 +46,7 @@ final class Request {
     func leavesRest(_ following: Following) {
         guard machine == nil, let sentTo else { return }
         let hash = hash(following)
-        machine = RequestMachine(id: id, hash: hash, isPost: isPost, sentTo: sentTo, following)
+        machine = RequestMachine(id: id, hash: hash, method, sentTo: sentTo, following)
     }
 
     private func hash(_ following: Following) -> UInt32 { World.hash(of: push.key) }
@@ -68,7 +74,7 @@ final class Request {
         }
         switch action {
         case .wait: isWaiting = true
-        case .send(let store, let scope): send(to: store, markScope: scope, replica)
+        case .send(let store, let form): send(to: store, form, replica)
         case .failOver(let store):
             isWaiting = true
             replica.fail(store, "\(push.text) was refused")
@@ -76,14 +82,14 @@ final class Request {
             isWaiting = true
             guard replica.following!.view.entry(slot).step.backup != nil else { return }
             replica.write(replica.following!.view.droppingBackup(slot)) { _ in }
-        case .answer: end(replica, isAcknowledged: true)
+        case .answer: end(replica, isAcknowledged: !push.isWrong)
         case .giveUp(let store):
             if let store { replica.fail(store, "\(push.text) was not answered") }
             end(replica, isAcknowledged: false)
         }
     }
 
-    private func send(to store: StoreID, markScope: Epoch?, _ replica: Replica) {
+    private func send(to store: StoreID, _ form: PushForm, _ replica: Replica) {
         let world = replica.world
         attempt += 1
         let attempt = attempt
@@ -91,25 +97,24 @@ final class Request {
             machine != nil
             && replica.following!.view.entry(replica.following!.rings.slot(of: hash(replica.following!))).own != store
         if !isCopy { owner = store }
-        if isCopy, world.without.contains(.secondWrites) {
+        if isCopy && world.without.contains(.secondWrites) || form == .tried && world.without.contains(.tryingPuts) {
             return world.after(0) { self.ended(.done, attempt, replica) }
         }
-        let scope = world.without.contains(.marks) ? nil : markScope
+        var scope: Epoch? = if case .marked(let number) = form { number } else { nil }
+        if world.without.contains(.marks) { scope = nil }
+        let pipelined = world.without.contains(.pipelinedMarks) ? nil : scope
         world.call(replica, store, within: 1000) { [push] target -> PushResult in
             if isCopy, world.refusesCopies(target) { return .rejected }
-            world.execute(push, at: target, markScope: world.without.contains(.pipelinedMarks) ? nil : scope)
-            if world.scenario.duplicates, world.chance.happens(50) { world.execute(push, at: target, markScope: nil) }
-            return .done
+            world.execute(push, form, at: target, markScope: pipelined)
+            if world.scenario.duplicates, world.chance.happens(50) {
+                world.execute(push, form, at: target, markScope: nil)
+            }
+            return push.isWrong ? .rejected : .done
         } done: { [self] reply in
-            var result: PushResult =
-                switch reply {
-                case .answered(let result): result
-                case .refused: .refused
-                case .late: .late
-                }
+            var result = PushResult(reply)
             world.log { "\(push.text) at \(world.name(store)): \(result)" }
             if isCopy, world.without.contains(.failedSecondWrites) { result = .done }
-            if let scope, world.without.contains(.pipelinedMarks), result == .done {
+            if let scope, pipelined == nil, result == .done {
                 world.call(replica, store, within: 1000, delay: 100) {
                     $0.mark(self.push.key, scope)
                 } done: { _ in

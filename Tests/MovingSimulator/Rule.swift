@@ -31,6 +31,8 @@ public enum Rule: String, CaseIterable, Sendable {
     case marks
     /// A4: the mark is pipelined behind the push. Without it, it is sent after the client has its answer.
     case pipelinedMarks
+    /// A4: a PUT is made as a POST first. Without it, one that is refused leaves its mark.
+    case tryingPuts
     /// A4: marks are kept while a number of theirs is needed. Without it, all are deleted now and then.
     case neededMarks
     /// A4: stand-ins are cleaned first. Without it, cleaning finds nothing.

@@ -7,7 +7,9 @@ public enum PushMethod: String, Sendable { case put = "PUT", post = "POST", dele
 /// One thing that happens; durations are in milliseconds.
 public enum Happening: Sendable {
     case push(PushMethod, key: Int, families: [Int], replica: Int)
-    /// The same by a client that goes at once.
+    /// A push that each store refuses, as what it holds is wrong.
+    case wrongPush(PushMethod, key: Int, families: [Int], replica: Int)
+    /// A push by a client that goes at once.
     case pushAndLeave(PushMethod, key: Int, families: [Int], replica: Int)
     /// A client that makes the same push again, by the next replica, until it is acknowledged.
     case pushUntilTaken(PushMethod, key: Int, families: [Int], replica: Int)
@@ -161,7 +163,11 @@ extension Configuration {
             let method: PushMethod = [.put, .put, .put, .post, .post, .post, .post, .delete, .delete][chance.below(9)]
             let families = method == .delete ? [] : Array(0..<3).filter { _ in chance.happens(600) }
             let replica = chance.below(replicas)
-            scenario.happenings.append((at, .push(method, key: key, families: families, replica: replica)))
+            let push: Happening =
+                method != .delete && chance.happens(80)
+                ? .wrongPush(method, key: key, families: families, replica: replica)
+                : .push(method, key: key, families: families, replica: replica)
+            scenario.happenings.append((at, push))
         }
         var isLarge = false
         for _ in 0..<(rings ? chance.below(4) : 0) {

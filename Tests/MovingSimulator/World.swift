@@ -8,6 +8,16 @@ enum Reply<Answer> {
     case late
 }
 
+extension PushResult {
+    init(_ reply: Reply<PushResult>) {
+        switch reply {
+        case .answered(let result): self = result
+        case .refused: self = .refused
+        case .late: self = .late
+        }
+    }
+}
+
 /// A simulated world.
 final class World {
     static let keyCount = 6
@@ -230,7 +240,7 @@ final class World {
 
     func happen(_ what: Happening) {
         switch what {
-        case .push, .pushAndLeave, .pushUntilTaken: push(what)
+        case .push, .wrongPush, .pushAndLeave, .pushUntilTaken: push(what)
         case .secondName, .handOn, .ring, .ringSeen: discover(what)
         case .kill(let index, let time, let keepsFile): kill(index, for: time, keepsFile: keepsFile)
         case .hang(let index, let time):

@@ -23,6 +23,10 @@ extension World {
         case .push(let method, let key, let families, let replica):
             guard scenario.isConcurrent || activeKeys[key] == 0 else { return }
             replicas[replica].receive(newPush(method, key, families))
+        case .wrongPush(let method, let key, let families, let replica):
+            let push = newPush(method, key, families)
+            push.isWrong = true
+            replicas[replica].receive(push)
         case .pushAndLeave(let method, let key, let families, let replica):
             replicas[replica].receive(newPush(method, key, families), isAbandoned: true)
         case .pushUntilTaken(let method, let key, let families, let replica):
@@ -70,7 +74,7 @@ extension World {
     // MARK: Pushes
 
     func began(_ push: Push) {
-        oracle.began(push)
+        if !push.isWrong { oracle.began(push) }
         pushes[push.number] = push
         activeKeys[push.key] += 1
     }
@@ -84,10 +88,19 @@ extension World {
         log { "\(push.text) is \(isAcknowledged ? "acknowledged" : "not acknowledged")" }
     }
 
-    func execute(_ push: Push, at store: SimulatedStore, markScope: Epoch?) {
+    func execute(_ push: Push, _ form: PushForm, at store: SimulatedStore, markScope: Epoch?) {
+        if !push.isWrong { take(push, form, at: store) }
+        if chance.happens(50) { persist(store) }
+        if let markScope { store.mark(push.key, markScope) }
+        persist(store)
+        let what = push.isWrong ? "refused" : form == .tried ? "tried" : "done"
+        log { "  \(push.text) is \(what) at \(store.name)\(markScope.map { ", marked \($0)" } ?? "")" }
+    }
+
+    private func take(_ push: Push, _ form: PushForm, at store: SimulatedStore) {
         switch push.method {
-        case .put: store.put(push.key, push.families)
-        case .post: store.post(push.key, push.families)
+        case .put where form != .tried: store.put(push.key, push.families)
+        case .put, .post: store.post(push.key, push.families)
         case .delete: store.delete(push.key)
         }
         push.done[store.id] = now
@@ -95,10 +108,6 @@ extension World {
         let slot = rings(for: consul.register).slot(of: keys[push.key].hash)
         // Nobody can tell it from a push that a client has just made.
         if isArriving, consul.register.entry(slot).own == store.id { push.arrived = now }
-        if chance.happens(50) { persist(store) }
-        if let markScope { store.mark(push.key, markScope) }
-        persist(store)
-        log { "  \(push.text) is done at \(store.name)\(markScope.map { ", marked \($0)" } ?? "")" }
     }
 
     /// A push of the mover.

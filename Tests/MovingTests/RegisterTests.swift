@@ -69,12 +69,29 @@ private func map(_ stores: [StoreID]) -> RingMap {
         let slot = rings.slots[0]
         let hash = UInt32(slot.range) << 22
         let following = Following(view: adopted, rings: rings)
-        var machine = RequestMachine(id: 1, hash: hash, isPost: false)
-        #expect(machine.resume(following) == .send(to: slot.before, markScope: nil))
+        var machine = RequestMachine(id: 1, hash: hash, .put)
+        #expect(machine.resume(following) == .send(to: slot.before, .plain))
         // Whatever has become of the slot meanwhile, it looks as before now.
         following.beganSession()
-        #expect(machine.ended(.done, following) == .send(to: slot.before, markScope: nil))
+        #expect(machine.ended(.done, following) == .send(to: slot.before, .plain))
         #expect(machine.ended(.done, following) == .answer)
+    }
+
+    @Test func aPutThatIsRefusedLeavesNoMark() {
+        let hash: UInt32 = 0x8000_0000
+        let failed = adopted.failingOver(b, rings: rings, backupStarts: [:])
+        let following = Following(view: failed, rings: rings)
+        following.hasConsul = false
+        let own = failed.entry(rings.slot(of: hash)).own
+        for result in [PushResult.done, .rejected] {
+            var machine = RequestMachine(id: 1, hash: hash, .put)
+            #expect(machine.resume(following) == .send(to: own, .tried))
+            let next = machine.ended(result, following)
+            #expect(next == (result == .done ? .send(to: own, .marked(failed.epoch)) : .answer))
+            if result == .done { #expect(machine.ended(.done, following) == .answer) }
+        }
+        var delete = RequestMachine(id: 2, hash: hash, .delete)
+        #expect(delete.resume(following) == .send(to: own, .marked(failed.epoch)), "no store refuses it")
     }
 
     @Test func aRegisterBeginsAnewWhenEveryStoreIsGone() {

@@ -38,8 +38,9 @@ import Testing
         (.readingAfterStop, "stopped", 1000), (.listingAgain, "mix", 300), (.checkingProcesses, "file", 3000),
         (.fences, "file", 500), (.secondWrites, "fail", 100), (.failedSecondWrites, "mix-part", 500),
         (.backups, "file", 500), (.restarts, "fail", 200), (.marks, "fail", 100), (.neededMarks, "fail", 100),
-        (.pipelinedMarks, "fail", 4000), (.merging, "fail", 100), (.returnDelay, "shuffle", 200),
-        (.endingPushes, "mix-part", 1000), (.adopting, "calm", 100), (.cleaning, "all-killed", 4000),
+        (.pipelinedMarks, "fail", 4000), (.tryingPuts, "fail", 4000), (.merging, "fail", 100),
+        (.returnDelay, "shuffle", 200), (.endingPushes, "mix-part", 1000), (.adopting, "calm", 100),
+        (.cleaning, "all-killed", 4000),
     ]
 
     @Test(arguments: found.indices)

@@ -63,7 +63,7 @@ import MovingCore
         let engine = try EngineUnderTest(shards: [dying.address, other.address])
         defer { engine.stop() }
         #expect(engine.push(engine.path(ownedBy: dying.address)).status == 200)
-        #expect(other.requests.count == 1)
+        #expect(other.puts.count == 1)
     }
 
     @Test func failsOverWhenConnectionsAreRefused() throws {
@@ -72,7 +72,7 @@ import MovingCore
         let engine = try EngineUnderTest(shards: [gone.address, other.address])
         defer { engine.stop() }
         for number in 0..<3 { #expect(engine.push(engine.path(ownedBy: gone.address, number)).status == 200) }
-        #expect(other.requests.count == 3)
+        #expect(other.puts.count == 3)
         let address = gone.address
         let (isSuspect, failovers) = engine.onLoop { worker in
             let view = worker.forwarder.follower?.following.view
@@ -143,7 +143,7 @@ import MovingCore
         let start = MonotonicTime.now()
         #expect(engine.push(engine.path(ownedBy: stuck)).status == 200)
         #expect(MonotonicTime.now().since(start) >= .milliseconds(200))
-        #expect(other.requests.count == 1)
+        #expect(other.puts.count == 1)
     }
 
     @Test func answersForGarbageAndSendsTheRestAgain() throws {

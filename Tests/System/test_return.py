@@ -55,6 +55,31 @@ def test_old_values_stand_beside_newer_ones_for_three_seconds_at_most(lab, consu
     wait_until(lambda: not any(other.void_marks() for other in cluster.shards), "no mark is left, as each costs every push")
 
 
+def test_a_push_that_is_refused_while_its_shard_is_away_replaces_nothing(lab):
+    """The stand-in refuses a PUT for the type of a name in another group; what the absent shard has stays."""
+    cluster = Cluster(lab, 2, replicas=1)
+    (shard, other), (replica,) = cluster.shards, cluster.replicas
+    cluster.keep_files(shard)
+    kept, replaced, removed = cluster.owned_by(shard, "/metrics/job/old", 3)
+    (neighbour,) = cluster.owned_by(other, "/metrics/job/new", 1)
+    for path in (kept, replaced, removed):
+        cluster.request("PUT", path, "# TYPE old gauge\nold 1\n")
+    cluster.request("PUT", neighbour, "# TYPE typed counter\ntyped 1\n")
+    shard.wait_persisted()
+    shard.kill()
+    for path in (kept, replaced):
+        answer = replica.push(path, "# TYPE typed gauge\ntyped 2\n")
+        assert answer.status == 400 and "typed" in answer.text, answer
+    cluster.request("PUT", replaced, "# TYPE new gauge\nnew 3\n")
+    cluster.request("DELETE", removed)
+    wait_until(lambda: replica.states().get(shard.address.text) != "up", "it is known to be away")
+    shard.start().wait_ready()
+    wait_until(lambda: set(replica.states().values()) == {"up"}, "it is back")
+    wait_at_rest(replica)
+    held = {path: set(families) for path, families in scrape.held(shard).items()}
+    assert held == {kept: {"old"}, replaced: {"new"}}, held
+
+
 def listings(gateway):
     """How often all that a shard holds was asked for, and how often it was scraped is not among it."""
     asked = 0

@@ -233,6 +233,22 @@ def test_a_store_that_cannot_be_told_gets_pushes_and_no_delete_of_shardds_own(la
     assert replica.metric("shardd_reconcile_blocked", reason="marks") == 1
 
 
+def test_a_shard_that_closes_after_each_answer_gets_marks(lab):
+    """What goes with a push then goes by a connection of its own."""
+    real = lab.pushgateways(2)
+    relays = [lab.stub(relay_all(gateway), closes=True) for gateway in real]
+    replica = lab.shardd(relays, reconcile=OFTEN)
+    wait_at_rest(replica)
+    path = next(path for path in PATHS if replica.placement(path) == relays[0].address.text)
+    relays[0].stop()
+    for method, body in (("PUT", BODY), ("DELETE", "")):
+        before = len(relays[1].requests)
+        answer = replica.ask(method, path, body.encode())
+        assert answer.status in (200, 202), answer
+        assert sum(request.method == method and request.target == path for request in relays[1].requests[before:]) <= 2
+    assert real[1].void_marks()
+
+
 def relay_all(gateway):
     def answer(request):
         kind = dict(request.headers).get("Content-Type")

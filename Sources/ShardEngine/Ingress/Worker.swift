@@ -47,9 +47,8 @@ final class Worker {
     /// - Parameter peers: the other replicas, and the other workers of this one.
     func follow(_ placement: Placement, peers: [Peer], hasConsul: Bool, settings: UInt64) {
         if forwarder.follower == nil {
-            let leavesMarks = configuration.movesGroups
             let key = configuration.hash.key
-            let follower = Follower(forwarder, placement, key: key, leavesMarks: leavesMarks, settings: settings)
+            let follower = Follower(forwarder, placement, key: key, settings: settings)
             follower.onFailure = { [unowned self] in onFailure($0, $1) }
             follower.onDropBackup = { [unowned self] in onDropBackup($0) }
             follower.onNote = { [unowned self] in onNote($0) }

@@ -11,8 +11,8 @@ final class Course {
     private var machine: RequestMachine
     /// Nil for a request that was sent before the register left rest, and whose client had gone: it cannot be sent again.
     private let request: KeptRequest?
-    /// With which number the push marks its key at the shard that has it now.
-    private var markScope: Epoch?
+    /// In which form the shard has the push now.
+    private var form = PushForm.plain
     /// The answer to the push, until its mark is answered.
     private var unmarked: HeldAnswer?
     /// The answer that the client gets once the backup has the push, too.
@@ -27,7 +27,7 @@ final class Course {
     init(_ exchange: Exchange, _ follower: Follower, id: Int) {
         (self.exchange, self.follower, self.id) = (exchange, follower, id)
         request = KeptRequest(exchange)
-        machine = RequestMachine(id: id, hash: exchange.hash, isPost: exchange.method == .post)
+        machine = RequestMachine(id: id, hash: exchange.hash, .init(exchange.method))
     }
 
     /// A push that a shard has, or that waits for one, while the register leaves rest, or the shard is found to have failed.
@@ -37,7 +37,7 @@ final class Course {
         machine = RequestMachine(
             id: id,
             hash: exchange.hash,
-            isPost: exchange.method == .post,
+            .init(exchange.method),
             sentTo: exchange.routes.store(exchange.shard),
             follower.following
         )
@@ -81,7 +81,7 @@ final class Course {
         _ response: ParsedResponse,
         _ chunkedBody: UnsafeRawBufferPointer
     ) -> Bool {
-        guard markScope != nil, unmarked == nil else { return false }
+        guard case .marked = form, unmarked == nil else { return false }
         unmarked = HeldAnswer(bytes, response, chunkedBody)
         return true
     }
@@ -141,8 +141,8 @@ final class Course {
         switch action {
         case .wait(let reason):
             wait(reason, failure)
-        case .send(let store, let scope):
-            send(to: store, scope)
+        case .send(let store, let form):
+            send(to: store, form)
         case .failOver(let store):
             ownerAnswer = nil
             follower.wait(exchange, self)
@@ -175,7 +175,7 @@ final class Course {
         }
     }
 
-    private func send(to store: StoreID, _ scope: Epoch?) {
+    private func send(to store: StoreID, _ form: PushForm) {
         storelessSince = nil
         if let fencedSince {
             follower.forwarder.metrics.countHandoverWait(follower.forwarder.loop.now.since(fencedSince))
@@ -187,8 +187,8 @@ final class Course {
         }
         // What another store has answered before says nothing any more.
         if !machine.isAtBackup { ownerAnswer = nil }
-        countFailover(store, routes)
-        markScope = follower.markNumber(scope)
+        if form != .tried { countFailover(store, routes) }
+        self.form = form
         unmarked = nil
         exchange.move(to: routes, shard: place)
         exchange.pool.submit(exchange)
@@ -207,31 +207,61 @@ final class Course {
         routes.pools[place].metrics.failovers += 1
     }
 
-    /// Appends the request, and its mark behind it; returns how many answers come before the one that counts.
+    /// Appends the request in its form; returns how many answers come before the one that counts.
     func write(to buffer: inout ByteBuffer, headers: [(name: String, value: String)]) -> Int {
         guard let request else { preconditionFailure("a request that was not kept is sent again") }
-        unmarked = nil
-        buffer.append(request.bytes.readable)
-        if let markScope {
+        switch form {
+        case .plain: buffer.append(request.bytes.readable)
+        case .tried:
+            request.appendAsPost(to: &buffer)
+            return 0
+        case .marked(let number):
+            // Of a shard that answers one request on a connection, the answer to the push may have come already.
+            let isTaken = unmarked != nil
+            if !isTaken { buffer.append(request.bytes.readable) }
             guard let mark = request.path.withUnsafeBytes({ MarkID(path: $0, follower.parser) }) else {
                 preconditionFailure("a push on a path that no shard takes")
             }
-            buffer.append(markOf: mark, number: markScope, headers: headers)
+            buffer.append(markOf: mark, number: number, headers: headers)
+            if isTaken { return 0 }
         }
         return request.precedingAnswers
+    }
+}
+
+extension RequestMachine.Method {
+    init(_ method: Method) {
+        self =
+            switch method {
+            case .post: .post
+            case .delete: .delete
+            default: .put
+            }
     }
 }
 
 /// A request as it goes to shards, apart from its connection.
 private final class KeptRequest {
     private(set) var bytes = ByteBuffer(capacity: 512)
+    /// How many requests go before the push, and where it begins.
     let precedingAnswers: Int
+    private let start: Int
     let path: [UInt8]
 
     init?(_ exchange: Exchange) {
         guard let connection = exchange.connection else { return nil }
-        precedingAnswers = bytes.append(requestOf: connection, to: exchange.pool.shard, largeBody: nil)
+        precedingAnswers = bytes.append(removalBefore: connection, to: exchange.pool.shard)
+        start = bytes.count
+        bytes.append(pushOf: connection, to: exchange.pool.shard, largeBody: nil)
         path = Array(RequestTarget(connection.forwardedTarget).path)
+    }
+
+    /// Appends the push, which is a PUT, as a POST, and nothing that goes before it.
+    func appendAsPost(to buffer: inout ByteBuffer) {
+        precondition(begins(bytes.readable, at: start, with: Method.put.name))
+        buffer.append(Method.post.name)
+        let rest = start + Method.put.name.utf8CodeUnitCount
+        buffer.append(UnsafeRawBufferPointer(rebasing: bytes.readable[rest...]))
     }
 }
 

@@ -12,8 +12,6 @@ final class Follower {
     var onDropBackup: (Slot) -> Void = { _ in }
     /// Told when what the worker tells its peers may have changed.
     var onNote: (Note) -> Void = { _ in }
-    /// Whether PUTs and DELETEs leave marks while a store is absent: where nothing is moved, nobody reads them.
-    private let leavesMarks: Bool
     /// Places keys as the push handler does.
     let parser: GroupingKeyParser
     private var waiting: [Int: Exchange] = [:]
@@ -24,8 +22,8 @@ final class Follower {
     /// Why stores have failed.
     private var causes: [StoreID: String] = [:]
 
-    init(_ forwarder: Forwarder, _ placement: Placement, key: HashKey, leavesMarks: Bool, settings: UInt64) {
-        (self.forwarder, self.leavesMarks) = (forwarder, leavesMarks)
+    init(_ forwarder: Forwarder, _ placement: Placement, key: HashKey, settings: UInt64) {
+        self.forwarder = forwarder
         parser = GroupingKeyParser(key: key)
         following = Following(view: placement.register, rings: placement.rings, settings: settings)
     }
@@ -82,9 +80,6 @@ final class Follower {
 
     /// Pushes that wait for a mover, a failover or another replica.
     var waitingCount: Int { waiting.count }
-
-    /// The number that a push is to mark its key by.
-    func markNumber(_ scope: Epoch?) -> Epoch? { leavesMarks ? scope : nil }
 
     /// Gives the pushes away that wait, when another register takes the place of this one.
     func letGo() -> [Exchange] {

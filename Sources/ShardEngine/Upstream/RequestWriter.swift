@@ -13,10 +13,21 @@ extension ByteBuffer {
         to shard: ShardAddress,
         largeBody: BodyBuffer?
     ) -> Int {
-        let isRewritten = connection.rewrittenTarget != nil
-        if isRewritten { append(connection, connection.target, shard, largeBody: nil, isRemoval: true) }
+        let precedingAnswers = append(removalBefore: connection, to: shard)
+        append(pushOf: connection, to: shard, largeBody: largeBody)
+        return precedingAnswers
+    }
+
+    /// Appends the DELETE that goes before the request, if there is one; returns how many there are.
+    mutating func append(removalBefore connection: InboundConnection, to shard: ShardAddress) -> Int {
+        guard connection.rewrittenTarget != nil else { return 0 }
+        append(connection, connection.target, shard, largeBody: nil, isRemoval: true)
+        return 1
+    }
+
+    /// Appends the request itself.
+    mutating func append(pushOf connection: InboundConnection, to shard: ShardAddress, largeBody: BodyBuffer?) {
         append(connection, connection.forwardedTarget, shard, largeBody: largeBody, isRemoval: false)
-        return isRewritten ? 1 : 0
     }
 
     /// Appends one request: target, end-to-end headers, framing anew.

@@ -72,6 +72,9 @@ final class ScriptedShard: Sendable {
     /// Everything that it was sent so far, request by request.
     var requests: [String] { state.withLock { $0.requests } }
 
+    /// Those that are clients' PUTs as they came: where one stands in for another, more goes with them.
+    var puts: [String] { requests.filter { $0.hasPrefix("PUT ") } }
+
     /// How many connections there were on which requests came.
     var connectionCount: Int { state.withLock { $0.connectionCount } }
 

@@ -96,8 +96,7 @@ def random_request(chance, number):
     if dice < 0.12:
         return "DELETE", b""
     if dice < 0.14:
-        # A PUT that its shard refuses while another one is away is a known limit (docs/RECONCILING.md).
-        return "POST", REFUSED
+        return chance.choice(["PUT", "POST"]), REFUSED
     if dice < 0.15:
         return "PUT", b""
     method = chance.choice(["PUT", "POST", "POST"])

@@ -17,13 +17,21 @@ package enum PushResult: Equatable, Sendable {
     case late
 }
 
+/// In which form a push is sent.
+package enum PushForm: Equatable, Sendable {
+    case plain
+    /// With its mark pipelined behind it: the store has answered when it has answered both.
+    case marked(Epoch)
+    /// A PUT, as the POST of the same body: a store that would refuse it says so, and nothing is removed yet.
+    case tried
+}
+
 /// What the shell does for a request.
 package enum RequestAction: Equatable, Sendable {
     /// Nothing until the view or the peers' notes change.
     case wait(WaitReason)
-    /// Send the push to the store; with a number, and its mark pipelined behind it: the store has answered when it has
-    /// answered both.
-    case send(to: StoreID, markScope: Epoch?)
+    /// Send the push to the store.
+    case send(to: StoreID, PushForm)
     /// Have the store failed over, and then wait.
     case failOver(StoreID)
     /// Have the backup dropped in the register, and then wait.
@@ -50,13 +58,24 @@ package enum WaitReason: Equatable, Sendable {
 package struct RequestMachine: Sendable {
     private let id: Int
     private let hash: UInt32
-    /// Whether it removes anything, so that a mark has to say so to predecessors.
-    private let isMarked: Bool
+    private let method: Method
     private var state = State.waiting
+
+    /// What a push does with the group.
+    package enum Method: Sendable {
+        /// Adds families.
+        case post
+        /// Removes what it does not have; a mark has to say so to predecessors. A store may refuse it.
+        case put
+        /// Removes everything; a mark has to say so to predecessors. No store refuses it.
+        case delete
+    }
 
     private enum State {
         /// Has been sent nowhere, or has to be made again.
         case waiting
+        /// The authoritative store has it as a POST. A mark cannot be taken back, so none is left for a push that is refused.
+        case tried(Plan, Epoch)
         /// The authoritative store has it.
         case atOwner(Plan)
         /// The authoritative store has taken it, and the backup has it.
@@ -70,19 +89,21 @@ package struct RequestMachine: Sendable {
         var own: StoreID
         var changed: Epoch
         var markScope: Epoch?
+
+        var form: PushForm { markScope.map { .marked($0) } ?? .plain }
     }
 
     /// Whether the authoritative store has taken the request, and the backup has it now.
     package var isAtBackup: Bool { if case .atBackup = state { true } else { false } }
 
     /// - Parameter id: unlike that of any other request of the replica.
-    package init(id: Int, hash: UInt32, isPost: Bool) {
-        (self.id, self.hash, isMarked) = (id, hash, !isPost)
+    package init(id: Int, hash: UInt32, _ method: Method) {
+        (self.id, self.hash, self.method) = (id, hash, method)
     }
 
     /// Takes over a request that a store has got while the register was settled, before another register is followed.
-    package init(id: Int, hash: UInt32, isPost: Bool, sentTo store: StoreID, _ following: Following) {
-        self.init(id: id, hash: hash, isPost: isPost)
+    package init(id: Int, hash: UInt32, _ method: Method, sentTo store: StoreID, _ following: Following) {
+        self.init(id: id, hash: hash, method)
         following.began(id, hash: hash, store: store)
         state = .atOwner(Plan(own: store, changed: 0, markScope: nil))
     }
@@ -98,16 +119,21 @@ package struct RequestMachine: Sendable {
             return .wait(.notFollowed)
         }
         if following.view.isDown(entry.own) { return .wait(.noStore) }
-        let scope = isMarked ? following.view.markScope(entry) : nil
+        let scope = method == .post ? nil : following.view.markScope(entry)
         following.began(id, hash: hash, store: entry.own)
-        state = .atOwner(Plan(own: entry.own, changed: entry.changed, markScope: scope))
-        return .send(to: entry.own, markScope: scope)
+        let plan = Plan(own: entry.own, changed: entry.changed, markScope: scope)
+        if method == .put, let scope {
+            state = .tried(plan, scope)
+            return .send(to: plan.own, .tried)
+        }
+        state = .atOwner(plan)
+        return .send(to: plan.own, plan.form)
     }
 
     /// The store that has the request has answered, or has not.
     package mutating func ended(_ result: PushResult, _ following: Following) -> RequestAction {
         switch state {
-        case .atOwner(let plan): ownerEnded(result, plan, following)
+        case .tried(let plan, _), .atOwner(let plan): ownerEnded(result, plan, following)
         case .atBackup(let backup, let plan): backupEnded(result, backup, plan, following)
         case .waiting, .ended: preconditionFailure("an answer for a request in \(state)")
         }
@@ -121,13 +147,17 @@ package struct RequestMachine: Sendable {
         }
         guard isCurrent else { return again(following) }
         if result == .refused { return again(following, .failOver(plan.own)) }
+        if case .tried(_, let scope) = state, result == .done {
+            state = .atOwner(plan)
+            return .send(to: plan.own, .marked(scope))
+        }
         // The backup by what is known now. Where a fence has been put up to wipe it, the mover waits for this request, and
         // the copy must not be older meanwhile.
         switch following.view.entry(following.rings.slot(of: hash)).step {
         case .overlapping(let backup, _) where result == .done, .ending(let backup, _) where result == .done:
             following.began(id, hash: hash, store: backup)
             state = .atBackup(backup, plan)
-            return .send(to: backup, markScope: plan.markScope)
+            return .send(to: backup, plan.form)
         case .settled, .unclean, .announced, .copying, .overlapping, .ending, .wiping:
             end(following)
             return .answer
