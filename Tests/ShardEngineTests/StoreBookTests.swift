@@ -111,6 +111,19 @@ import Testing
         #expect(book.map.identity(of: a) == StoreIdentity(process: "p2", mark: "S1"))
     }
 
+    /// As when a file is taken to another host; which of the two is asked first is chance.
+    @Test(arguments: [true, false]) func aStoreIsWhereItsFileIsNowOnceTheFormerProcessIsGone(isGoneFirst: Bool) {
+        var book = book([[a: "p1", b: "p2"]])
+        book.note(mark: "S1", of: a, process: "p1")
+        if isGoneFirst { add([a: nil], to: &book) }
+        book.note(mark: "S1", of: b, process: "p2")
+        if !isGoneFirst {
+            #expect(book.map.identity(of: a)?.mark == "S1", "both answer")
+            add([a: nil], to: &book)
+        }
+        #expect(book.map.identity(of: a)?.mark == nil && book.map.identity(of: b)?.mark == "S1")
+    }
+
     @Test func countsGroupsAndFindsMarksInAScrape() {
         let text = """
             # TYPE push_time_seconds gauge

@@ -96,9 +96,8 @@ def test_nothing_of_shardd_is_left_and_it_can_be_started_again(lab):
 
 def test_a_shard_that_does_not_answer_keeps_everything_as_it_is(lab):
     """So that a start without it, and one after it has come back, lose nothing."""
-    cluster = Cluster(lab, 3, consul=True, replicas=2)
+    cluster = Cluster(lab, 3, consul=True, replicas=2, files=True)
     gone = cluster.shards[0]
-    cluster.keep_files(gone)
     for path in PATHS:
         cluster.request("PUT", path, BODY)
     wait_rest(cluster)

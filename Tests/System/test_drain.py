@@ -174,9 +174,8 @@ def test_a_drain_without_consul_waits_until_replicas_have_the_new_ring(lab):
 
 def test_a_drain_forgets_no_shard_that_is_away(lab):
     """One that has joined since the last run, and died: neither Consul names it, nor the file, nor what was settled."""
-    cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "8s"})
+    cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "8s"}, files=True)
     gone, leaving = cluster.spare[0], cluster.shards[0]
-    cluster.keep_files(gone)
     cluster.scale_out()
     paths = cluster.owned_by(gone, "/metrics/job/away", 40)
     for path in paths:

@@ -203,9 +203,8 @@ def test_a_shard_that_hangs_while_it_keeps_copies_costs_no_push(lab):
 
 def test_what_a_shard_misses_is_stored_again_once_consul_is_back(lab):
     """Consul had been away with a shard, and the shard was back first."""
-    cluster = Cluster(lab, 3, consul=True, replicas=2)
+    cluster = Cluster(lab, 3, consul=True, replicas=2, files=True)
     gone, (replica, _) = cluster.shards[0], cluster.replicas
-    cluster.keep_files(gone)
     paths = cluster.owned_by(gone, "/metrics/job/missed", 12)
     for path in paths:
         cluster.request("PUT", path, BODY)
@@ -229,10 +228,9 @@ def test_what_a_shard_misses_is_stored_again_once_consul_is_back(lab):
 @pytest.mark.parametrize("since", ["PUT", "POST"])
 def test_what_one_replica_pushes_to_a_shard_that_was_only_away_for_another_stays(lab, since):
     """A restart that takes so short a time that only the replica with pushes in between hears of it."""
-    cluster = Cluster(lab, 3, consul=True, replicas=2, reconcile={"settle": "4s"})
+    cluster = Cluster(lab, 3, consul=True, replicas=2, reconcile={"settle": "4s"}, files=True)
     restarted = cluster.shards[0]
     paths = cluster.owned_by(restarted, "/metrics/job/quick", 30)
-    cluster.keep_files(restarted)
     for path in paths:
         cluster.request("PUT", path, BODY)
     cluster.check_reconciled()
@@ -248,9 +246,8 @@ def test_what_one_replica_pushes_to_a_shard_that_was_only_away_for_another_stays
 
 def test_what_is_moved_past_a_shard_that_is_away_is_not_newer_than_what_that_has(lab):
     """It has stood in for another one, left before a run was made, and has the latest pushes when it is back."""
-    cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "4s"})
+    cluster = Cluster(lab, 3, spare=1, consul=True, replicas=2, reconcile={"settle": "4s"}, files=True)
     owner, stand_in, _ = cluster.shards
-    cluster.keep_files(owner, stand_in)
     owned = cluster.owned_by(owner, "/metrics/job/past", 100)
     by_stand_in = owners(cluster.idle, cluster.shards[1:], owned)
     by_new = owners(cluster.idle, [*cluster.shards, *cluster.spare], owned)
@@ -301,9 +298,8 @@ def test_groups_move_when_the_number_of_points_changes(lab):
 
 @pytest.mark.parametrize("discovery", ["consul", "static"])
 def test_a_shard_that_comes_back_with_its_file_has_missed_nothing(lab, discovery):
-    cluster = Cluster(lab, 3, consul=discovery == "consul", replicas=2 if discovery == "consul" else 1)
+    cluster = Cluster(lab, 3, consul=discovery == "consul", replicas=2 if discovery == "consul" else 1, files=True)
     gone = cluster.shards[0]
-    cluster.keep_files(gone)
     paths = cluster.owned_by(gone, "/metrics/job/back", 25)
     for path in paths:
         cluster.request("PUT", path, BODY)

@@ -29,9 +29,8 @@ def values(gateway):
 @pytest.mark.parametrize("consul", [False, True], ids=["static", "consul"])
 def test_old_values_stand_beside_newer_ones_for_three_seconds_at_most(lab, consul):
     """Some 6,000 series; what the shard held has been replaced elsewhere while it was away."""
-    cluster = Cluster(lab, 3, consul=consul, replicas=1)
+    cluster = Cluster(lab, 3, consul=consul, replicas=1, files=True)
     shard, (replica,) = cluster.shards[0], cluster.replicas
-    cluster.keep_files(shard)
     paths = cluster.owned_by(shard, "/metrics/job/old", GROUPS)
     for path in paths:
         cluster.request("PUT", path, body(1))
@@ -57,9 +56,8 @@ def test_old_values_stand_beside_newer_ones_for_three_seconds_at_most(lab, consu
 
 def test_a_push_that_is_refused_while_its_shard_is_away_replaces_nothing(lab):
     """The stand-in refuses a PUT for the type of a name in another group; what the absent shard has stays."""
-    cluster = Cluster(lab, 2, replicas=1)
+    cluster = Cluster(lab, 2, replicas=1, files=True)
     (shard, other), (replica,) = cluster.shards, cluster.replicas
-    cluster.keep_files(shard)
     kept, replaced, removed = cluster.owned_by(shard, "/metrics/job/old", 3)
     (neighbour,) = cluster.owned_by(other, "/metrics/job/new", 1)
     for path in (kept, replaced, removed):

@@ -90,6 +90,7 @@ struct StoreBook {
             map.identities[shard] = nil
         }
         entries[shard] = entry
+        if !entry.isAnswering { forgetTakenStores() }
     }
 
     /// Notes the mark of the store behind an address, if it is still that process.
@@ -102,10 +103,18 @@ struct StoreBook {
         map.identities[shard]?.mark = mark
         map.identities[shard]?.isMarkRead = true
         map.identities[shard]?.tiers = tiers
-        // Another process has the store's file now.
-        for (other, entry) in entries where entry.mark == mark && entry.process != process && !entry.isAnswering {
-            entries[other]?.mark = nil
-            map.identities[other]?.mark = nil
+        forgetTakenStores()
+    }
+
+    /// An address that does not answer has its store no more once another process answers that has the store's file.
+    private mutating func forgetTakenStores() {
+        for (shard, entry) in entries where !entry.isAnswering && entry.mark != nil {
+            let isTaken = entries.values.contains { other in
+                other.isAnswering && other.mark == entry.mark && other.process != entry.process
+            }
+            guard isTaken else { continue }
+            entries[shard]?.mark = nil
+            map.identities[shard]?.mark = nil
         }
     }
 

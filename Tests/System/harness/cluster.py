@@ -5,18 +5,27 @@ import itertools
 from . import scrape
 from .http import ask
 from .net import wait_until
-from .reconcile import OFTEN, misplacements, wait_at_rest, wait_reconciled
+from .reconcile import OFTEN, misplacements, wait_reconciled
 
 
 class Cluster:
-    """`spare` shards run but are not in discovery. With `replicas=0` there is one that only has a file."""
+    """`spare` shards run but are not in discovery. With `replicas=0` there is one that only has a file. With `files` shards come
+    back with what they held."""
 
-    def __init__(self, lab, count=3, *, spare=0, consul=False, replicas=1, reconcile=(), arguments=(), **settings):
+    def __init__(
+        self, lab, count=3, *, spare=0, consul=False, replicas=1, files=False, reconcile=(), arguments=(), **settings
+    ):
         self.directory = lab.directory
         self.consul = lab.consul() if consul else None
         self.oracle = lab.pushgateway()
-        self.shards = lab.pushgateways(count, *arguments)
-        self.spare = lab.pushgateways(spare, *arguments)
+        gateways = [lab.pushgateway(*arguments, start=False) for _ in range(count + spare)]
+        for gateway in gateways:
+            if files:
+                gateway.keep_in(self.directory / f"{gateway.address.host}.data")
+            gateway.start()
+        for gateway in gateways:
+            gateway.wait_ready()
+        self.shards, self.spare = gateways[:count], gateways[count:]
         for shard in self.shards if consul else ():
             self.consul.register(shard.address)
         settings = {"reconcile": {**OFTEN, **dict(reconcile)}, **settings}
@@ -28,6 +37,8 @@ class Cluster:
         self._turns = itertools.count()
         for replica in self.replicas if consul else ():
             wait_until(lambda: replica.ring()["source"] == "consul", "the ring comes from Consul")
+        if files:
+            wait_until(lambda: all(shard.is_member() for shard in self.shards), "the stores are members")
 
     def start_replicas(self, count):
         self.replicas += [self.start() for _ in range(count)]
@@ -37,18 +48,6 @@ class Cluster:
         texts = sorted(shard.address.text for shard in self.shards)
         for replica in self.replicas:
             wait_until(lambda: replica.shards() == texts, f"the ring is {texts}")
-
-    def keep_files(self, *shards):
-        """From now on these, which are empty yet, come back with what they held."""
-        for shard in shards:
-            shard.stop()
-            shard.keep_in(self.directory / f"{shard.address.host}.data").start().wait_ready()
-        self.wait_for_ring()
-        for shard in set(shards).intersection(self.shards):
-            wait_until(shard.marks, "the store is marked")
-            shard.wait_persisted()
-        if self.replicas:
-            wait_at_rest(*self.replicas)
 
     def request(self, method, path, body=b"", by=None):
         """Through a replica, in turn where none is named, and to the oracle."""

@@ -81,6 +81,10 @@ class Pushgateway(Process):
         """By which shardd knows the store."""
         return [labels["store"] for labels in self._labels() if labels["job"] == OWN_JOB and "store" in labels]
 
+    def is_member(self):
+        """Whether shardd has searched it for groups, and has said so by its mark."""
+        return any("tier" in labels for labels in self._labels() if labels["job"] == OWN_JOB)
+
     def void_marks(self):
         """The numbers of the groups by which shardd tells what was replaced while a shard was away."""
         return [labels["void"] for labels in self._labels() if labels["job"] == OWN_JOB and "void" in labels]

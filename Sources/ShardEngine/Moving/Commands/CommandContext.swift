@@ -193,12 +193,14 @@ final class CommandContext {
 
     /// Waits until `isDone`; asks discovery again now and then, and calls `onTick` twice a second.
     ///
-    /// - Throws: where it is interrupted, or nothing of the register or of what is moved changes for a while.
+    /// - Throws: where it is interrupted, or nothing is moved, and nothing of the register comes to rest, for a while.
     func wait(until isDone: () -> Bool, onTick: () -> Void = {}) throws(RunFailure) {
         var lastProgress = MonotonicTime.now()
         var lastFind = MonotonicTime.now()
-        var last: (Epoch, UInt64, UInt64) = (0, 0, 0)
+        var last: (UInt64, UInt64) = (0, 0)
         var (least, lastLess) = (Int.max, MonotonicTime.now())
+        // The register changes also while a shard fails and comes back time and again: that is no progress.
+        var leastOpen = Int.max
         while !isDone() {
             if isInterrupted { throw RunFailure("interrupted") }
             session.pause(.milliseconds(500), until: isDone)
@@ -208,8 +210,9 @@ final class CommandContext {
                 lastFind = now
                 try? findShards()
             }
-            let state = (tier.following?.view.epoch ?? 0, tier.counts.moved, tier.counts.deleted)
-            if state != last { (last, lastProgress) = (state, now) }
+            let (state, open) = ((tier.counts.moved, tier.counts.deleted), tier.following?.view.openCount ?? .max)
+            if state != last || open < leastOpen { lastProgress = now }
+            (last, leastOpen) = (state, min(open, leastOpen))
             if now.since(lastProgress) >= patience { throw RunFailure("nothing moves: \(hindrance)") }
             let left = unfinished
             if left < least || tier.stuck.isEmpty { (least, lastLess) = (left, now) }

@@ -224,6 +224,9 @@ extension Register {
     /// Whether there is nothing to do for a mover.
     package var isAtRest: Bool { isSettled && dirty.isEmpty }
 
+    /// How much of the register is not at rest: less means that a mover gets on.
+    package var openCount: Int { entries.count + adopting.count + dirty.count + down.count + (next == nil ? 0 : 1) }
+
     /// The slot's entry, or what holds for a slot without one.
     package func entry(_ slot: Slot) -> Entry {
         entries[slot] ?? Entry(own: restingOwner(slot))
