@@ -61,6 +61,7 @@ import Testing
 
     private func judge(
         _ body: [UInt8],
+        path: String = "/metrics/job/a",
         type: [UInt8] = [],
         coding: [UInt8] = [],
         by pushGuard: PushGuard = PushGuard()
@@ -68,11 +69,14 @@ import Testing
         body.withUnsafeBytes { body in
             type.withUnsafeBytes { type in
                 coding.withUnsafeBytes { coding in
-                    pushGuard.judge(
-                        body,
-                        type: type.isEmpty ? nil : type,
-                        coding: coding.isEmpty ? nil : coding
-                    )
+                    Array(path.utf8).withUnsafeBytes { path in
+                        pushGuard.judge(
+                            body,
+                            path: path,
+                            type: type.isEmpty ? nil : type,
+                            coding: coding.isEmpty ? nil : coding
+                        )
+                    }
                 }
             }
         }
@@ -86,6 +90,69 @@ import Testing
         let refusal = judge(row)
         #expect((refusal?.reason.rawValue ?? "forward") == row.verdict, "\(row.name): \(refusal?.line ?? "")")
         #expect(refusal?.line.contains("\n") != true)
+    }
+
+    /// Pushgateway's own times of failed pushes: only as Pushgateway has them.
+    @Test func aTimeOfFailureIsAGaugeWithoutLabels() {
+        let type = "# TYPE push_failure_time_seconds gauge\n"
+        for rest in ["", "{}", " { }"] {
+            let body = "push_failure_time_seconds\(rest) 1\n"
+            #expect(judge(Array((type + body).utf8)) == nil, "\(body)")
+            #expect(judge(Array(body.utf8))?.reason == .reserved, "untyped: \(body)")
+        }
+        let others = [
+            "push_failure_time_seconds{a=\"1\"} 1\n", "push_failure_time_seconds {job=\"q\"} 1\n",
+            "{\"push_failure_time_seconds\",a=\"1\"} 1\n",
+        ]
+        for body in others { #expect(judge(Array((type + body).utf8))?.reason == .reserved, "\(body)") }
+        for body in ["push_failure_time_seconds_count 1\n", "push_time_seconds 1\n", "pushed 1\n"] {
+            #expect(judge(Array(body.utf8)) == nil, "\(body)")
+        }
+    }
+
+    @Test func aFamilyThatTakesTheGroupsPlaceInListingsIsRefused() {
+        let bodies = [
+            "labels 1\n", "last_push_successful{a=\"1\"} 1\n", "x 1\nlabels{} 1\n", "{\"labels\"} 1\n",
+            "# TYPE labels histogram\nlabels_bucket{le=\"1\"} 1\n",
+        ]
+        for body in bodies { #expect(judge(Array(body.utf8))?.reason == .familyName, "\(body)") }
+        for body in ["labels_total 1\n", "label 1\n", "last_push_successful_at 1\n", "# HELP labels a\nx 1\n"] {
+            #expect(judge(Array(body.utf8)) == nil, "\(body)")
+        }
+    }
+
+    @Test func aHistogramIsRefusedInAGroupWithALabelLE() {
+        let histogram = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\n"
+        for rest in ["le/1", "x/y/le@base64/MQ", "%6Ce/1", "U__le/1"] {
+            let path = "/metrics/job/a/\(rest)"
+            for body in [histogram, "x 1\n# TYPE h HISTOGRAM\nh_count 1\n"] {
+                #expect(judge(Array(body.utf8), path: path)?.reason == .metricLabel, "\(path)")
+            }
+            #expect(judge(Array("# TYPE g gauge\ng 1\n".utf8), path: path) == nil)
+        }
+        for path in ["/metrics/job/le/instance/le", "/metrics/job/a/length/1", "/metrics/job/a/x/y%20le"] {
+            #expect(judge(Array(histogram.utf8), path: path) == nil, "\(path)")
+        }
+    }
+
+    @Test func labelsThatScrapesCannotTellAreRefused() {
+        func body(_ labels: [String]) -> [UInt8] {
+            func field(_ number: UInt8, _ bytes: [UInt8]) -> [UInt8] { [number << 3 | 2, UInt8(bytes.count)] + bytes }
+            let pairs = labels.flatMap { field(1, field(1, Array($0.utf8)) + field(2, Array("v".utf8))) }
+            let metric = pairs + field(2, [9] + [UInt8](repeating: 0, count: 8))
+            let family = field(1, Array("x".utf8)) + [3 << 3, 1] + field(4, metric)
+            return [UInt8(family.count)] + family
+        }
+        let media = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+        let type = Array(media.utf8)
+        for labels in [["a.b", "a_b"], ["a_b", "a.b"], ["a.b", "a-b"], ["ä", "_"], ["1a", "_a"]] {
+            #expect(judge(body(labels), type: type)?.reason == .metricLabel, "\(labels)")
+        }
+        for labels in [["a.b", "ab"], ["a_b", "a__b"], ["a.b", "a..b"], ["a.b"]] {
+            #expect(judge(body(labels), type: type) == nil, "\(labels)")
+        }
+        #expect(judge(body(["a.b"]), path: "/metrics/job/a/a_b/1", type: type)?.reason == .metricLabel)
+        #expect(judge(body(["a.b"]), path: "/metrics/job/a/a_c/1", type: type) == nil)
     }
 
     /// The same bodies under gzip, one guard for all: what one body leaves behind must not be seen in the next.

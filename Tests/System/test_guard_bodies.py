@@ -1,12 +1,13 @@
 """What the guard refuses of bodies: each kind is shown to harm a real Pushgateway, and to reach none through shardd."""
 
 import itertools
+import json
 import os
 import random
 
 import pytest
 from harness.bodies import harm, post, rows, scrape_problem
-from harness.http import ask
+from harness.http import Closed, ask
 from harness.net import wait_until
 from harness.prometheus import by_http
 from harness.pushgateway import NEWEST
@@ -152,3 +153,42 @@ def test_random_pushes_break_no_scrape(lab, shards, chance):
     wait_until(lambda: prometheus.query("min(timestamp(up)) > bool %s" % marks[1])[0]["value"][1] == "1", "a scrape since")
     assert prometheus.query("min(min_over_time(up[10m]))")[0]["value"][1] == "1"
     assert prometheus.targets() == addresses
+
+
+HISTOGRAM = b'# TYPE h histogram\nh_bucket{le="1"} 1\nh_sum 1\nh_count 1\n'
+FAILURE = b"# TYPE push_failure_time_seconds counter\npush_failure_time_seconds 7\n"
+
+
+def has_two_of_a_name(gateway):
+    return any(line.count(',le="') + line.count('{le="') > 1 for line in gateway.metrics_text().splitlines())
+
+
+def hides_labels(gateway):
+    listed = json.loads(ask(gateway.address, "GET", "/api/v1/metrics").text)["data"]
+    return any("job" not in group["labels"] for group in listed)
+
+
+def fails_others(gateway):
+    try:
+        other = ask(gateway.address, "POST", "/metrics/job/other", b"n 1\n").status
+    except Closed:
+        # 1.11 panics where it should answer 400.
+        return True
+    return other == 400 or ask(gateway.address, "GET", "/metrics").status == 500
+
+
+@pytest.mark.parametrize("path,bodies,is_harmed", [
+    ("/metrics/job/a/le/1", [HISTOGRAM], has_two_of_a_name),
+    ("/metrics/job/a", [b"labels 1\n"], hides_labels),
+    ("/metrics/job/a", [b"n 1\n", FAILURE], fails_others),
+], ids=["key with le", "labels", "failure time"])  # fmt: skip
+def test_what_harms_by_its_group_is_refused(lab, gateways, path, bodies, is_harmed):
+    for gateway in gateways.values():
+        for body in bodies:
+            ask(gateway.address, "POST", path, body)
+        assert is_harmed(gateway), gateway.name
+    shard = lab.pushgateway()
+    replica = lab.shardd([shard])
+    answers = [replica.ask("POST", path, body).status for body in bodies]
+    assert answers == [200] * (len(bodies) - 1) + [400]
+    assert not is_harmed(shard)

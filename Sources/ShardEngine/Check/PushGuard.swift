@@ -9,6 +9,7 @@ final class PushGuard {
     /// Bytes that a compressed body may have when it is inflated.
     var inflatedLimit = 64 << 20
     private let inflater = GzipInflater()
+    private let parser = GroupingKeyParser(key: .group)
     private var inflated = ByteBuffer(capacity: 0)
 
     init() {}
@@ -16,37 +17,44 @@ final class PushGuard {
     /// Judges a body.
     ///
     /// - Parameters:
+    ///   - path: the request's target without its query, as what a key has counts as well.
     ///   - type: the first Content-Type header, nil without one.
     ///   - coding: the first Content-Encoding header, nil without one.
     /// - Returns: nil when the push may be forwarded.
     @inline(__always)
     func judge(
         _ body: UnsafeRawBufferPointer,
+        path: UnsafeRawBufferPointer,
         type: UnsafeRawBufferPointer?,
         coding: UnsafeRawBufferPointer?
     ) -> PushRefusal? {
         let format = BodyFormat(contentType: type)
-        guard let coding else { return judgePlain(body, format, isOneOfSeveral: format == .either) }
-        return judgeCoded(body, format, coding)
+        guard let coding else { return judgePlain(body, path, format, isOneOfSeveral: format == .either) }
+        return judgeCoded(body, path, format, coding)
     }
 
     /// - Parameter isOneOfSeveral: whether some versions of Pushgateway read the body otherwise, so that it need not be
     ///   good in this reading: it is enough that a shard which reads it so refuses it or takes no harm.
     private func judgePlain(
         _ body: UnsafeRawBufferPointer,
+        _ path: UnsafeRawBufferPointer,
         _ format: BodyFormat,
         isOneOfSeveral: Bool
     ) -> PushRefusal? {
         var judge = BodyJudge(isOneOfSeveral: isOneOfSeveral)
         if format != .protobuf { TextReader.read(body, &judge) }
-        if format == .text || judge.refusal != nil { return judge.refusal }
-        return ProtobufReader.read(body, &judge) ? judge.refusal : nil
+        if format != .text, judge.refusal == nil, !ProtobufReader.read(body, &judge) { return nil }
+        if judge.refusal == nil, judge.dependsOnKey(path) {
+            judge.judgeLabels(ofKey: parser.labels(path: path).map { Array($0.keys) } ?? [])
+        }
+        return judge.refusal
     }
 
     /// Pushgateway 1.5 inflates what is named `gzip` and reads all else as it came; 1.11 inflates gzip and snappy in any
     /// case of letters. What they read differently is judged as each of them reads it.
     private func judgeCoded(
         _ body: UnsafeRawBufferPointer,
+        _ path: UnsafeRawBufferPointer,
         _ format: BodyFormat,
         _ coding: UnsafeRawBufferPointer
     ) -> PushRefusal? {
@@ -54,7 +62,7 @@ final class PushGuard {
         let isSnappy = equalsIgnoringCase(coding, "snappy")
         if !equals(coding, "gzip") {
             let isOneOfSeveral = isGzip || isSnappy || format == .either
-            if let refusal = judgePlain(body, format, isOneOfSeveral: isOneOfSeveral) { return refusal }
+            if let refusal = judgePlain(body, path, format, isOneOfSeveral: isOneOfSeveral) { return refusal }
         }
         guard isGzip || isSnappy else { return nil }
         defer { inflated.reset(keeping: PushGuard.keptCapacity) }
@@ -65,7 +73,7 @@ final class PushGuard {
             : SnappyFrames.inflate(body, into: &inflated, limit: inflatedLimit)
         // A shard may take what came before the damage.
         let isOneOfSeveral = !equals(coding, "gzip") || format == .either
-        if let refusal = judgePlain(inflated.readable, format, isOneOfSeveral: isOneOfSeveral) { return refusal }
+        if let refusal = judgePlain(inflated.readable, path, format, isOneOfSeveral: isOneOfSeveral) { return refusal }
         switch outcome {
         case .whole: return nil
         case .damaged:
@@ -98,9 +106,16 @@ private struct BodyJudge: ~Copyable {
     // Of the metrics of the present message:
     private var kinds: MetricKinds = []
     private var hasMixedKinds = false
+    private var hasLabels = false
     private var hasLabelLE = false
+    private var names = LabelNames()
     private var badLabel: UnsafeRawBufferPointer?
+    private var clashingLabel: [UInt8]?
     private var hasHistogramThatCannotBeListed = false
+    // Of the whole body:
+    /// The first histogram, as it is told to the client.
+    private var firstHistogram: String?
+    private var isFailureTimeGauge = false
     /// Where the message ends up to which a body that is refused is read on: a shard may refuse it as a whole for what comes.
     private var end: Int?
 
@@ -115,17 +130,50 @@ private struct BodyJudge: ~Copyable {
         return false
     }
 
-    @inline(__always)
-    private static func isReserved(_ name: UnsafeRawBufferPointer) -> Bool {
-        // Most names differ in the first letter.
-        guard name.count >= 12, name[0] == UInt8(ascii: "s") else { return false }
-        return begins(name, at: 0, with: "shardd_store_") || begins(name, at: 0, with: "shardd_void_")
+    private mutating func refuse(_ kept: KeptFamily, _ name: UnsafeRawBufferPointer, at offset: Int) -> Bool {
+        let family = "family \"\(printable(TextReader.name(name)))\" at byte \(offset) of the body"
+        switch kept {
+        case .mark:
+            let why = "shardd keeps families that begin with shardd_store_ or shardd_void_ for itself"
+            return refuse(.reserved, "\(family): \(why)")
+        case .failureTime:
+            let why = "a Pushgateway keeps it for itself, as a gauge without labels: pushes of others would fail"
+            return refuse(.reserved, "\(family): \(why)")
+        case .fieldOfListing:
+            let field = printable(TextReader.name(name))
+            return refuse(.familyName, "\(family): it takes the place of its group's \(field) in /api/v1/metrics")
+        }
     }
 
-    private mutating func refuseReserved(_ name: UnsafeRawBufferPointer, at offset: Int) -> Bool {
-        let family = printable(TextReader.name(name))
-        let reason = "shardd keeps families that begin with shardd_store_ or shardd_void_ for itself"
-        return refuse(.reserved, "family \"\(family)\" at byte \(offset) of the body: \(reason)")
+    // MARK: With the key
+
+    /// Whether what the key has may decide.
+    @inline(__always)
+    func dependsOnKey(_ path: UnsafeRawBufferPointer) -> Bool {
+        firstHistogram != nil && BodyJudge.mayHaveLabelLE(path) || !names.odd.isEmpty
+    }
+
+    /// Most paths have no label that could be `le`, in whatever way it is written.
+    @inline(never)
+    private static func mayHaveLabelLE(_ path: UnsafeRawBufferPointer) -> Bool {
+        path.indices.contains { offset in
+            path[offset] == UInt8(ascii: "%") || begins(path, at: offset, with: "/le/")
+                || begins(path, at: offset, with: "/le@") || begins(path, at: offset, with: "/U__")
+        }
+    }
+
+    mutating func judgeLabels(ofKey keyLabels: [[UInt8]]) {
+        if let firstHistogram, keyLabels.contains(where: { $0.elementsEqual("le".utf8) }) {
+            let why = "a label \"le\" of its grouping key makes two of that name in a scrape"
+            _ = refuse(.metricLabel, "\(firstHistogram): \(why)")
+        } else if let odd = names.odd.first(where: { odd in keyLabels.contains { $0.elementsEqual(odd.escaped) } }) {
+            _ = refuse(.metricLabel, BodyJudge.clash(odd.name))
+        }
+    }
+
+    private static func clash(_ name: [UInt8]) -> String {
+        let why = "in a scrape, where _ takes the place of other characters, two labels have one name"
+        return "label \"\(printable(name))\" of a metric: \(why)"
     }
 }
 
@@ -134,17 +182,28 @@ private struct BodyJudge: ~Copyable {
 extension BodyJudge: TextVisitor {
     @inline(__always)
     mutating func sampleLine(_ line: TextLine, name: UnsafeRawBufferPointer) -> Bool {
-        if BodyJudge.isReserved(name) { return refuseReserved(name, at: line.offset) }
+        if let kept = KeptFamily.of(name), !mayPush(kept, line, name) { return refuse(kept, name, at: line.offset) }
         return line.isASCII || isTakenOrRefused(line)
+    }
+
+    /// Whether a sample of it does no harm.
+    private func mayPush(_ kept: KeptFamily, _ line: TextLine, _ name: UnsafeRawBufferPointer) -> Bool {
+        guard case .failureTime = kept, isFailureTimeGauge, line.bytes.first != UInt8(ascii: "{") else { return false }
+        let rest = name[TextReader.name(name).count...].drop { $0 == 0x20 || $0 == 0x09 }
+        guard rest.first == UInt8(ascii: "{") else { return true }
+        return rest.dropFirst().first { $0 != 0x20 && $0 != 0x09 && $0 != UInt8(ascii: ",") } == UInt8(ascii: "}")
     }
 
     @inline(__always)
     mutating func typeLine(_ line: TextLine, family: UnsafeRawBufferPointer) -> Bool {
-        if BodyJudge.isReserved(family) { return refuseReserved(family, at: line.offset) }
+        if let kept = KeptFamily.of(family) {
+            isFailureTimeGauge = BodyJudge.isType(TextReader.typeParts(family).word, "gauge")
+            if kept != .failureTime || !isFailureTimeGauge { return refuse(kept, family, at: line.offset) }
+        }
         // Of all types only histograms end like it; a backslash at the end means nothing.
         switch family.last {
         case UInt8(ascii: "m"), UInt8(ascii: "M"), UInt8(ascii: "\\"):
-            if isGaugeHistogram(line, family) { return false }
+            if !isGoodHistogram(line, family) { return false }
         default: break
         }
         return line.isASCII || isTakenOrRefused(line)
@@ -152,7 +211,7 @@ extension BodyJudge: TextVisitor {
 
     @inline(__always)
     mutating func helpLine(_ line: TextLine, family: UnsafeRawBufferPointer) -> Bool {
-        if BodyJudge.isReserved(family) { return refuseReserved(family, at: line.offset) }
+        if KeptFamily.of(family) == .mark { return refuse(.mark, family, at: line.offset) }
         return line.isASCII || isValid(line)
     }
 
@@ -167,22 +226,21 @@ extension BodyJudge: TextVisitor {
         return refuse(.bodyNotUTF8, "the line at byte \(line.offset) of the body, \(what), is not UTF-8")
     }
 
-    /// Whether it is one, and refused.
-    private mutating func isGaugeHistogram(_ line: TextLine, _ rest: UnsafeRawBufferPointer) -> Bool {
+    /// Notes a histogram, and refuses a `gauge_histogram`.
+    private mutating func isGoodHistogram(_ line: TextLine, _ rest: UnsafeRawBufferPointer) -> Bool {
         let (family, word) = TextReader.typeParts(rest)
-        guard word.count >= BodyJudge.gaugeHistogram.utf8CodeUnitCount, BodyJudge.isGaugeHistogram(word) else {
-            return false
-        }
+        let isGauge = BodyJudge.isType(word, "gauge_histogram")
+        guard isGauge || firstHistogram == nil && BodyJudge.isType(word, "histogram") else { return true }
+        let what = "family \"\(printable(family))\" at byte \(line.offset) of the body"
+        if !isGauge { firstHistogram = what }
         let reason = "the type gauge_histogram ends every scrape of the shard at this family"
-        _ = refuse(.familyType, "family \"\(printable(family))\" at byte \(line.offset) of the body: \(reason)")
-        return true
+        return isGauge ? refuse(.familyType, "\(what): \(reason)") : true
     }
 
-    private static let gaugeHistogram: StaticString = "gauge_histogram"
-
-    /// Whether Pushgateway's parser makes `GAUGE_HISTOGRAM` of it: it drops backslashes and then asks for capitals, which
-    /// two letters beyond ASCII have in ASCII, the dotless i and the long s.
-    private static func isGaugeHistogram(_ word: UnsafeRawBufferPointer) -> Bool {
+    /// Whether Pushgateway's parser makes the type of it: it drops backslashes and then asks for capitals, which two letters
+    /// beyond ASCII have in ASCII, the dotless i and the long s.
+    private static func isType(_ word: UnsafeRawBufferPointer, _ type: StaticString) -> Bool {
+        guard word.count >= type.utf8CodeUnitCount else { return false }
         var letters: [UInt8] = []
         var offset = 0
         while offset < word.count {
@@ -195,7 +253,7 @@ extension BodyJudge: TextVisitor {
             }
             offset += word[offset] >= 0x80 ? 2 : 1
         }
-        return letters.withUnsafeBytes { equals($0, gaugeHistogram) }
+        return letters.withUnsafeBytes { equals($0, type) }
     }
 }
 
@@ -203,11 +261,14 @@ extension BodyJudge: TextVisitor {
 
 extension BodyJudge: FamilyVisitor {
     mutating func label(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
+        hasLabels = true
+        names.add(name)
         if equals(name, "le") { hasLabelLE = true }
         if badLabel == nil, !isUTF8(name) || !isUTF8(value) { badLabel = name }
     }
 
     mutating func metric(_ found: MetricKinds) {
+        clashingLabel = names.endMetric() ?? clashingLabel
         if found.rawValue.nonzeroBitCount != 1 || !kinds.isEmpty && kinds != found { hasMixedKinds = true }
         kinds.formUnion(found)
     }
@@ -222,8 +283,8 @@ extension BodyJudge: FamilyVisitor {
         defer { hasHistogramThatCannotBeListed = false }
         kinds = []
         hasMixedKinds = false
-        hasLabelLE = false
-        badLabel = nil
+        (hasLabels, hasLabelLE) = (false, false)
+        (badLabel, clashingLabel) = (nil, nil)
         return end
     }
 
@@ -241,7 +302,9 @@ extension BodyJudge: FamilyVisitor {
     /// - Returns: whether it is good.
     @discardableResult
     private mutating func judge(_ family: FamilyMessage) -> Bool {
-        if BodyJudge.isReserved(family.name) { return refuseReserved(family.name, at: family.offset) }
+        if let kept = KeptFamily.of(family.name), kept != .failureTime || family.type != 1 || hasLabels {
+            return refuse(kept, family.name, at: family.offset)
+        }
         if !BodyJudge.isClassicName(family.name) {
             return refuse(.familyName, family, "its name is not one that the text format can carry")
         }
@@ -256,6 +319,10 @@ extension BodyJudge: FamilyVisitor {
         }
         if let badLabel {
             return refuse(.metricLabel, family, "label \"\(printable(badLabel))\" or its value is not UTF-8")
+        }
+        if let clashingLabel { return refuse(.metricLabel, family, BodyJudge.clash(clashingLabel)) }
+        if kind == .histogram, firstHistogram == nil {
+            firstHistogram = "family \"\(printable(family.name))\" at byte \(family.offset) of the body"
         }
         if hasHistogramThatCannotBeListed {
             return refuse(.histogram, family, "a native histogram has not all the buckets that its spans are of")

@@ -71,9 +71,11 @@ final class PushHandler {
             let (type, coding) = connection.bodyHeaders()
             let body = connection.body
             if SlowJudge.isFor(body, coding: coding) {
-                return judgeSlowly(connection, hash, type: type, coding: coding)
+                return judgeSlowly(connection, hash, path: target.path, type: type, coding: coding)
             }
-            if let refusal = bodyGuard.judge(body, type: type, coding: coding) { return refuse(connection, refusal) }
+            if let refusal = bodyGuard.judge(body, path: target.path, type: type, coding: coding) {
+                return refuse(connection, refusal)
+            }
         }
         forward(connection, hash)
     }
@@ -90,10 +92,11 @@ final class PushHandler {
     private func judgeSlowly(
         _ connection: InboundConnection,
         _ hash: UInt32,
+        path: UnsafeRawBufferPointer,
         type: UnsafeRawBufferPointer?,
         coding: UnsafeRawBufferPointer?
     ) {
-        slowJudge.judge(connection, type: type, coding: coding, inflatedLimit: inflatedLimit) {
+        slowJudge.judge(connection, path: path, type: type, coding: coding, inflatedLimit: inflatedLimit) {
             [unowned self] connection, refusal in
             if let refusal { refuse(connection, refusal) } else { forward(connection, hash) }
         }

@@ -21,6 +21,7 @@ final class SlowJudge {
     /// Judges the body of the outstanding request; `done` is called on the loop, if the client is still there.
     func judge(
         _ connection: InboundConnection,
+        path: UnsafeRawBufferPointer,
         type: UnsafeRawBufferPointer?,
         coding: UnsafeRawBufferPointer?,
         inflatedLimit: Int,
@@ -30,11 +31,14 @@ final class SlowJudge {
         connection.owner = push
         // The bytes are lent to the queue; who has them is let go of on the loop, whichever of the two is done first.
         let (held, body) = (LoopBound(push, on: mailbox), QueueBound(push.body, on: queue))
-        let (pushGuard, type, coding) = (self.pushGuard, type.map { Array($0) }, coding.map { Array($0) })
+        let (pushGuard, path) = (self.pushGuard, Array(path))
+        let (type, coding) = (type.map { Array($0) }, coding.map { Array($0) })
         queue.async {
             pushGuard.value.inflatedLimit = inflatedLimit
             let refusal = withBytes(type) { type in
-                withBytes(coding) { pushGuard.value.judge(body.value, type: type, coding: $0) }
+                withBytes(coding) { coding in
+                    path.withUnsafeBytes { pushGuard.value.judge(body.value, path: $0, type: type, coding: coding) }
+                }
             }
             held.post { $0.isJudged(refusal) }
         }
