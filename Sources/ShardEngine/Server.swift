@@ -315,10 +315,12 @@ extension Server {
     }
 
     private func apply(_ loaded: Configuration) {
+        let isElsewhere = RegisterPlace(loaded) != RegisterPlace(configuration)
         configuration = loaded
-        // Consul may be elsewhere.
-        if let keeper = knock { keeper.leave { _ = keeper } }
-        knock = nil
+        if isElsewhere {
+            if let keeper = knock { keeper.leave { _ = keeper } }
+            knock = nil
+        }
         useRegister()
         logLevel.level = loaded.logLevel ?? options.logLevel
         let descriptorLimit = DescriptorBudget(descriptors, loaded).clients

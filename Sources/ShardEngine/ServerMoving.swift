@@ -82,6 +82,7 @@ extension Server {
             configuration.check,
             settings: configuration.settingsNumber(version: options.build.version)
         )
+        tier.keeper.apply(configuration.reconcile)
         beginClaims()
         let found = stores.hindrance ?? claims?.hindrance ?? (knock == nil ? nil : absence)
         if found != hindrance {
@@ -114,9 +115,10 @@ extension Server {
         guard knock == nil, case .consul = registerAt else { return }
         self.absence = absence
         let keeper = registerAt.makeKeeper(loop, resolver, configuration, logger)
-        let settings = configuration.settingsNumber(version: options.build.version)
         keeper.wantsLock = false
-        keeper.note = { Note(epoch: 0, settings: settings) }
+        keeper.note = { [unowned self] in
+            Note(epoch: 0, settings: configuration.settingsNumber(version: options.build.version))
+        }
         keeper.onSnapshot = { [unowned self] snapshot in
             guard snapshot.registerFault == nil, let keeper = knock else { return }
             knock = nil

@@ -284,3 +284,25 @@ def test_servers_of_a_reload_count_before_consul_has_answered(lab):
     replica.send(signal.SIGHUP)
     wait_until(lambda: replica.shards() == texts(shards), "the ring has the file's servers")
     assert replica.ring()["source"] == "config"
+
+
+def test_a_reload_while_consul_is_away_holds_no_push_up(lab):
+    """The replica serves by its file, and goes on to ask for the register."""
+    consul = lab.consul()
+    consul.stop()
+    shards = lab.pushgateways(2)
+    replica = lab.shardd(shards, consul=consul, reconcile=OFTEN)
+    wait_until(lambda: replica.push("/metrics/job/a").status == 200, "it serves by its file")
+    for interval in ("3s", "4s"):
+        replica.change_config(reconcile={**OFTEN, "interval": interval})
+        reloads = replica.log().count("the configuration has been reloaded")
+        replica.send(signal.SIGHUP)
+        wait_until(lambda: replica.log().count("the configuration has been reloaded") > reloads, "it has reloaded")
+        began = time.monotonic()
+        assert replica.push("/metrics/job/a").status == 200
+        assert time.monotonic() - began < 1
+    assert replica.metric("shardd_reconcile_blocked", reason="consul") == 1
+    consul.start().wait_ready()
+    wait_until(lambda: "groups are moved again" in replica.log(), "it has the register", 30)
+    wait_at_rest(replica)
+    assert replica.placement("/metrics/job/a") in texts(shards)

@@ -98,11 +98,13 @@ final class Follower {
     ///
     /// - Parameter peers: the other replicas, and the other workers of this one.
     func follow(_ placement: Placement, peers: [Peer], hasConsul: Bool) {
+        // What was sent by another register, before this one took its place, is seen through, too.
+        let leavesRest = !hasBegun || following.view.isSettled
         hasBegun = true
         following.hasConsul = hasConsul
         // Without Consul the view may have been changed by this replica alone.
         guard hasConsul else { return following.hear(peers) }
-        if following.view.isSettled, !placement.register.isSettled { takeOver() }
+        if leavesRest, !placement.register.isSettled { takeOver() }
         following.follow(placement.register, rings: placement.rings, peers: peers)
     }
 

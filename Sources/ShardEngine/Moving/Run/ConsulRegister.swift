@@ -28,11 +28,6 @@ final class ConsulRegister: RegisterKeeper {
         get { absent.giveUpReplica }
         set { absent.giveUpReplica = newValue }
     }
-    /// How often replicas of version 0.1 look whether anything is to be moved.
-    var reconcileInterval: TimeSpan {
-        get { old.interval }
-        set { old.interval = newValue }
-    }
 
     private enum State {
         case idle
@@ -115,6 +110,13 @@ final class ConsulRegister: RegisterKeeper {
     }
 
     // MARK: Entry points
+
+    /// Goes by other settings from now on.
+    func apply(_ settings: Configuration.Reconcile) {
+        giveUpReplica = settings.giveUpReplica
+        // As often do replicas of version 0.1 look whether anything is to be moved.
+        old.interval = settings.interval
+    }
 
     /// Joins the replicas; from then on there are snapshots.
     func start() {
@@ -199,9 +201,11 @@ final class ConsulRegister: RegisterKeeper {
         (noteCall, noteDone, noteResult, lockCall) = (nil, nil, nil, nil)
         (readers, held) = ([], [])
         var isDone = false
-        let end = {
+        let end = { [unowned self] in
             guard !isDone else { return }
             isDone = true
+            // It would keep what the caller has given, which may be this register itself.
+            lossTimer = nil
             done()
         }
         lossTimer = Timer(loop: loop, end)

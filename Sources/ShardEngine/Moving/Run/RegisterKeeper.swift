@@ -11,6 +11,8 @@ protocol RegisterKeeper: AnyObject {
     /// The register can be neither read nor written: the reason.
     var onLoss: (String) -> Void { get set }
 
+    /// Goes by other settings from now on.
+    func apply(_ settings: Configuration.Reconcile)
     /// Joins the replicas, and tells of the register from then on.
     func start()
     /// After a turn that came late: what has changed meanwhile is told before `done` is called.
@@ -36,6 +38,8 @@ final class MemoryRegister: RegisterKeeper {
         self.loop = loop
         snapshot = TierSnapshot(index: 1, peers: [], hasLock: isMoving)
     }
+
+    func apply(_ settings: Configuration.Reconcile) {}
 
     func start() { onSnapshot(snapshot) }
 

@@ -29,8 +29,7 @@ enum RegisterPlace: Equatable {
         let client = ConsulClient(loop: loop, resolver: resolver, settings: settings)
         let keeper = ConsulRegister(loop: loop, client: client, id: .random(in: 1..<(.max >> 8)), logger: logger)
         keeper.wantsLock = true
-        keeper.giveUpReplica = configuration.reconcile.giveUpReplica
-        keeper.reconcileInterval = configuration.reconcile.interval
+        keeper.apply(configuration.reconcile)
         return keeper
     }
 }
