@@ -102,7 +102,8 @@ import Testing
         }
         let others = [
             "push_failure_time_seconds{a=\"1\"} 1\n", "push_failure_time_seconds {job=\"q\"} 1\n",
-            "{\"push_failure_time_seconds\",a=\"1\"} 1\n",
+            "{\"push_failure_time_seconds\",a=\"1\"} 1\n", "\"push_failure_time_seconds\"{a=\"1\"} 1\n",
+            "push_failure_\"time_seconds\"{a=\"1\"} 1\n",
         ]
         for body in others { #expect(judge(Array((type + body).utf8))?.reason == .reserved, "\(body)") }
         for body in ["push_failure_time_seconds_count 1\n", "push_time_seconds 1\n", "pushed 1\n"] {
@@ -113,7 +114,8 @@ import Testing
     @Test func aFamilyThatTakesTheGroupsPlaceInListingsIsRefused() {
         let bodies = [
             "labels 1\n", "last_push_successful{a=\"1\"} 1\n", "x 1\nlabels{} 1\n", "{\"labels\"} 1\n",
-            "# TYPE labels histogram\nlabels_bucket{le=\"1\"} 1\n",
+            "# TYPE labels histogram\nlabels_bucket{le=\"1\"} 1\n", "lab\"els\" 1\n", "\"labels\" 1\n",
+            "{\"x\",\"labels\"} 1\n", "{a=\"1\",labels} 1\n", "# TYPE \"labels\" gauge\nx 1\n", "l\"abels\"{} 1\n",
         ]
         for body in bodies { #expect(judge(Array(body.utf8))?.reason == .familyName, "\(body)") }
         for body in ["labels_total 1\n", "label 1\n", "last_push_successful_at 1\n", "# HELP labels a\nx 1\n"] {
@@ -125,11 +127,18 @@ import Testing
         let histogram = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\n"
         for rest in ["le/1", "x/y/le@base64/MQ", "%6Ce/1", "U__le/1"] {
             let path = "/metrics/job/a/\(rest)"
-            for body in [histogram, "x 1\n# TYPE h HISTOGRAM\nh_count 1\n"] {
+            let others = ["x 1\n# TYPE h HISTOGRAM\nh_count 1\n", "# TYPE h\"a b\" histogram\nx 1\n"]
+            for body in [histogram] + others {
                 #expect(judge(Array(body.utf8), path: path)?.reason == .metricLabel, "\(path)")
             }
             #expect(judge(Array("# TYPE g gauge\ng 1\n".utf8), path: path) == nil)
         }
+        let media =
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; a=1; a=2"
+        #expect(
+            judge(Array(histogram.utf8), path: "/metrics/job/a/le/1", type: Array(media.utf8))?.reason == .metricLabel,
+            "read as text by some versions"
+        )
         for path in ["/metrics/job/le/instance/le", "/metrics/job/a/length/1", "/metrics/job/a/x/y%20le"] {
             #expect(judge(Array(histogram.utf8), path: path) == nil, "\(path)")
         }

@@ -16,19 +16,25 @@ enum KeptFamily {
     static func of(_ name: UnsafeRawBufferPointer) -> KeptFamily? {
         // Most names differ in the first letters.
         guard name.count >= 6 else { return nil }
-        switch (name[0], name[1]) {
-        case (UInt8(ascii: "s"), UInt8(ascii: "h")), (UInt8(ascii: "p"), UInt8(ascii: "u")),
-            (UInt8(ascii: "l"), UInt8(ascii: "a")):
+        let second = name[1]
+        switch name[0] {
+        case UInt8(ascii: "s") where second == UInt8(ascii: "h"), UInt8(ascii: "p") where second == UInt8(ascii: "u"),
+            UInt8(ascii: "l") where second == UInt8(ascii: "a"), UInt8(ascii: "\""):
             return find(name)
+        case UInt8(ascii: "s"), UInt8(ascii: "p"), UInt8(ascii: "l"):
+            return second == UInt8(ascii: "\"") ? find(name) : nil
         default: return nil
         }
     }
 
     @inline(never)
     private static func find(_ name: UnsafeRawBufferPointer) -> KeptFamily? {
-        let family = TextReader.name(name)
-        if begins(family, at: 0, with: "shardd_store_") || begins(family, at: 0, with: "shardd_void_") { return .mark }
-        if equals(family, "push_failure_time_seconds") { return .failureTime }
-        return equals(family, "labels") || equals(family, "last_push_successful") ? .fieldOfListing : nil
+        TextReader.withName(name) { family in
+            if begins(family, at: 0, with: "shardd_store_") || begins(family, at: 0, with: "shardd_void_") {
+                return .mark
+            }
+            if equals(family, "push_failure_time_seconds") { return .failureTime }
+            return equals(family, "labels") || equals(family, "last_push_successful") ? .fieldOfListing : nil
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 /// The names of labels that scrapes cannot tell, and with which others they would be one.
 struct LabelNames {
-    /// Names with other characters than letters, digits and `_`, or with a digit in front, and how Pushgateway 1.11 writes them; some, not all of many.
+    /// Names that are not letters, digits and `_` alone, or that have a digit in front, and how Pushgateway 1.11 writes them; some, not all of many.
     private(set) var odd: [(name: [UInt8], escaped: [UInt8])] = []
     /// Those of the present metric.
     private var metric: [UnsafeRawBufferPointer] = []
@@ -39,7 +39,7 @@ struct LabelNames {
     }
 
     /// As prometheus/common escapes names with underscores: one for each character.
-    private static func escaped(_ name: UnsafeRawBufferPointer) -> [UInt8] {
+    static func escaped(_ name: UnsafeRawBufferPointer) -> [UInt8] {
         var escaped: [UInt8] = []
         for (offset, byte) in name.enumerated() where byte & 0xC0 != 0x80 {
             let isLetter = (byte | 0x20) &- UInt8(ascii: "a") < 26 || byte == UInt8(ascii: ":")

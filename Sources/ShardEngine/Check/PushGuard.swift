@@ -42,12 +42,20 @@ final class PushGuard {
         isOneOfSeveral: Bool
     ) -> PushRefusal? {
         var judge = BodyJudge(isOneOfSeveral: isOneOfSeveral)
-        if format != .protobuf { TextReader.read(body, &judge) }
-        if format != .text, judge.refusal == nil, !ProtobufReader.read(body, &judge) { return nil }
-        if judge.refusal == nil, judge.dependsOnKey(path) {
-            judge.judgeLabels(ofKey: parser.labels(path: path).map { Array($0.keys) } ?? [])
+        if format != .protobuf {
+            TextReader.read(body, &judge)
+            judgeKey(path, &judge)
         }
+        if format == .text || judge.refusal != nil { return judge.refusal }
+        guard ProtobufReader.read(body, &judge) else { return nil }
+        judgeKey(path, &judge)
         return judge.refusal
+    }
+
+    @inline(__always)
+    private func judgeKey(_ path: UnsafeRawBufferPointer, _ judge: inout BodyJudge) {
+        guard judge.refusal == nil, judge.dependsOnKey(path) else { return }
+        judge.judgeLabels(ofKey: parser.labels(path: path).map { Array($0.keys) } ?? [])
     }
 
     /// Pushgateway 1.5 inflates what is named `gzip` and reads all else as it came; 1.11 inflates gzip and snappy in any
@@ -113,8 +121,7 @@ private struct BodyJudge: ~Copyable {
     private var clashingLabel: [UInt8]?
     private var hasHistogramThatCannotBeListed = false
     // Of the whole body:
-    /// The first histogram, as it is told to the client.
-    private var firstHistogram: String?
+    private var firstHistogram: (family: UnsafeRawBufferPointer, offset: Int)?
     private var isFailureTimeGauge = false
     /// Where the message ends up to which a body that is refused is read on: a shard may refuse it as a whole for what comes.
     private var end: Int?
@@ -131,7 +138,8 @@ private struct BodyJudge: ~Copyable {
     }
 
     private mutating func refuse(_ kept: KeptFamily, _ name: UnsafeRawBufferPointer, at offset: Int) -> Bool {
-        let family = "family \"\(printable(TextReader.name(name)))\" at byte \(offset) of the body"
+        let shown = TextReader.withName(name) { printable($0) }
+        let family = "family \"\(shown)\" at byte \(offset) of the body"
         switch kept {
         case .mark:
             let why = "shardd keeps families that begin with shardd_store_ or shardd_void_ for itself"
@@ -140,8 +148,7 @@ private struct BodyJudge: ~Copyable {
             let why = "a Pushgateway keeps it for itself, as a gauge without labels: pushes of others would fail"
             return refuse(.reserved, "\(family): \(why)")
         case .fieldOfListing:
-            let field = printable(TextReader.name(name))
-            return refuse(.familyName, "\(family): it takes the place of its group's \(field) in /api/v1/metrics")
+            return refuse(.familyName, "\(family): it takes the place of its group's \(shown) in /api/v1/metrics")
         }
     }
 
@@ -164,11 +171,15 @@ private struct BodyJudge: ~Copyable {
 
     mutating func judgeLabels(ofKey keyLabels: [[UInt8]]) {
         if let firstHistogram, keyLabels.contains(where: { $0.elementsEqual("le".utf8) }) {
-            let why = "a label \"le\" of its grouping key makes two of that name in a scrape"
-            _ = refuse(.metricLabel, "\(firstHistogram): \(why)")
-        } else if let odd = names.odd.first(where: { odd in keyLabels.contains { $0.elementsEqual(odd.escaped) } }) {
-            _ = refuse(.metricLabel, BodyJudge.clash(odd.name))
+            let what = "family \"\(printable(firstHistogram.family))\" at byte \(firstHistogram.offset) of the body"
+            _ = refuse(.metricLabel, "\(what): a label \"le\" of its grouping key makes two of that name in a scrape")
+            return
         }
+        let escaped = keyLabels.map { $0.withUnsafeBytes { LabelNames.escaped($0) } }
+        let clashing = names.odd.first { odd in
+            zip(keyLabels, escaped).contains { $0 != odd.name && $1 == odd.escaped }
+        }
+        if let clashing { _ = refuse(.metricLabel, BodyJudge.clash(clashing.name)) }
     }
 
     private static func clash(_ name: [UInt8]) -> String {
@@ -189,7 +200,7 @@ extension BodyJudge: TextVisitor {
     /// Whether a sample of it does no harm.
     private func mayPush(_ kept: KeptFamily, _ line: TextLine, _ name: UnsafeRawBufferPointer) -> Bool {
         guard case .failureTime = kept, isFailureTimeGauge, line.bytes.first != UInt8(ascii: "{") else { return false }
-        let rest = name[TextReader.name(name).count...].drop { $0 == 0x20 || $0 == 0x09 }
+        let rest = name[TextReader.nameEnd(name, from: 0)...].drop { $0 == 0x20 || $0 == 0x09 }
         guard rest.first == UInt8(ascii: "{") else { return true }
         return rest.dropFirst().first { $0 != 0x20 && $0 != 0x09 && $0 != UInt8(ascii: ",") } == UInt8(ascii: "}")
     }
@@ -231,16 +242,19 @@ extension BodyJudge: TextVisitor {
         let (family, word) = TextReader.typeParts(rest)
         let isGauge = BodyJudge.isType(word, "gauge_histogram")
         guard isGauge || firstHistogram == nil && BodyJudge.isType(word, "histogram") else { return true }
-        let what = "family \"\(printable(family))\" at byte \(line.offset) of the body"
-        if !isGauge { firstHistogram = what }
+        guard isGauge else {
+            firstHistogram = (family, line.offset)
+            return true
+        }
         let reason = "the type gauge_histogram ends every scrape of the shard at this family"
-        return isGauge ? refuse(.familyType, "\(what): \(reason)") : true
+        return refuse(.familyType, "family \"\(printable(family))\" at byte \(line.offset) of the body: \(reason)")
     }
 
     /// Whether Pushgateway's parser makes the type of it: it drops backslashes and then asks for capitals, which two letters
     /// beyond ASCII have in ASCII, the dotless i and the long s.
     private static func isType(_ word: UnsafeRawBufferPointer, _ type: StaticString) -> Bool {
         guard word.count >= type.utf8CodeUnitCount else { return false }
+        if equals(word, type) { return true }
         var letters: [UInt8] = []
         var offset = 0
         while offset < word.count {
@@ -322,7 +336,7 @@ extension BodyJudge: FamilyVisitor {
         }
         if let clashingLabel { return refuse(.metricLabel, family, BodyJudge.clash(clashingLabel)) }
         if kind == .histogram, firstHistogram == nil {
-            firstHistogram = "family \"\(printable(family.name))\" at byte \(family.offset) of the body"
+            firstHistogram = (family.name, family.offset)
         }
         if hasHistogramThatCannotBeListed {
             return refuse(.histogram, family, "a native histogram has not all the buckets that its spans are of")

@@ -51,7 +51,7 @@ enum TextReader {
                 switch first {
                 case UInt8(ascii: "#"): goesOn = readComment(line, &visitor)
                 case UInt8(ascii: "{"): goesOn = readBraces(line, &visitor)
-                case UInt8(ascii: "\""): goesOn = visitor.sampleLine(line, name: quoted(line.bytes, from: 0).text)
+                case UInt8(ascii: "\""): goesOn = visitor.sampleLine(line, name: line.bytes)
                 default: goesOn = false
                 }
             }
@@ -87,44 +87,36 @@ enum TextReader {
 
     // MARK: Samples
 
-    /// A sample whose name stands among its labels, as Pushgateway 1.11 reads it: `{"name",label="value"} 1`.
+    /// A sample whose name stands among its labels, as Pushgateway 1.11 reads it: `{"name",label="value"} 1`. Where there are
+    /// several names the visitor sees each.
     private static func readBraces<Visitor: TextVisitor & ~Copyable>(_ line: TextLine, _ visitor: inout Visitor) -> Bool
     {
         let bytes = line.bytes
         var offset = 1
+        var hasName = false
         while true {
             offset = skipBlanks(bytes, from: offset)
-            guard offset < bytes.count, bytes[offset] != UInt8(ascii: "}") else { break }
-            let (token, end) = token(bytes, from: offset)
+            guard offset < bytes.count, bytes[offset] != UInt8(ascii: "}") else { return hasName }
+            let end = max(offset + 1, nameEnd(bytes, from: offset))
+            let token = UnsafeRawBufferPointer(rebasing: bytes[offset..<end])
             offset = skipBlanks(bytes, from: end)
-            guard offset < bytes.count, bytes[offset] == UInt8(ascii: "=") else {
-                return visitor.sampleLine(line, name: token)
+            if offset < bytes.count, bytes[offset] == UInt8(ascii: "=") {
+                offset = skipBlanks(bytes, from: offset + 1)
+                guard offset < bytes.count, bytes[offset] == UInt8(ascii: "\"") else { return false }
+                offset = skipBlanks(bytes, from: quoteEnd(bytes, from: offset))
+            } else {
+                hasName = true
+                guard visitor.sampleLine(line, name: token) else { return false }
             }
-            offset = skipBlanks(bytes, from: offset + 1)
-            guard offset < bytes.count, bytes[offset] == UInt8(ascii: "\"") else { return false }
-            offset = skipBlanks(bytes, from: quoted(bytes, from: offset).end)
             if offset < bytes.count, bytes[offset] == UInt8(ascii: ",") { offset += 1 }
         }
-        return false
     }
 
-    /// A name of a label or metric within braces, and where what follows it begins.
-    private static func token(_ bytes: UnsafeRawBufferPointer, from start: Int) -> (UnsafeRawBufferPointer, end: Int) {
-        if bytes[start] == UInt8(ascii: "\"") { return quoted(bytes, from: start) }
-        var end = start + 1
-        while end < bytes.count, isNamePart(bytes[end]) { end += 1 }
-        return (UnsafeRawBufferPointer(rebasing: bytes[start..<end]), end)
-    }
-
-    /// What stands in quotes, its escapes as they are, and where what follows begins.
-    private static func quoted(
-        _ bytes: UnsafeRawBufferPointer,
-        from start: Int
-    ) -> (text: UnsafeRawBufferPointer, end: Int) {
+    /// Where what follows begins behind something in quotes.
+    private static func quoteEnd(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
         var end = start + 1
         while end < bytes.count, bytes[end] != UInt8(ascii: "\"") { end += bytes[end] == UInt8(ascii: "\\") ? 2 : 1 }
-        end = min(end, bytes.count)
-        return (UnsafeRawBufferPointer(rebasing: bytes[(start + 1)..<end]), min(end + 1, bytes.count))
+        return min(end + 1, bytes.count)
     }
 
     // MARK: Comments
@@ -141,7 +133,6 @@ enum TextReader {
         guard isType || begins(bytes, at: offset, with: "HELP") else { return true }
         offset = skipBlanks(bytes, from: offset &+ 5)
         guard offset < bytes.count else { return true }
-        if bytes[offset] == UInt8(ascii: "\"") { offset &+= 1 }
         let family = UnsafeRawBufferPointer(rebasing: bytes[offset...])
         return isType ? visitor.typeLine(line, family: family) : visitor.helpLine(line, family: family)
     }
@@ -150,16 +141,43 @@ enum TextReader {
     static func typeParts(
         _ bytes: UnsafeRawBufferPointer
     ) -> (family: UnsafeRawBufferPointer, word: UnsafeRawBufferPointer) {
-        // A name in quotes ends with the quote. What is to be a type has none, nor is there one behind it.
-        var end = bytes.firstIndex(of: UInt8(ascii: "\"")).map { $0 + 1 } ?? 0
+        var end = nameEnd(bytes, from: 0)
         while end < bytes.count, !isBlank(bytes[end]) { end += 1 }
         let word = UnsafeRawBufferPointer(rebasing: bytes[skipBlanks(bytes, from: end)...])
         return (UnsafeRawBufferPointer(rebasing: bytes[..<end]), word)
     }
 
-    /// The name that a sample begins with.
-    static func name(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.firstIndex { !isNamePart($0) } ?? bytes.count)])
+    // MARK: Names
+
+    /// Where the name of a family or label ends, as Pushgateway 1.11 reads it: it may be in quotes, and quotes may begin within
+    /// it as well; where they are closed it has ended.
+    static func nameEnd(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
+        var end = start
+        while end < bytes.count, isNamePart(bytes[end]) { end += 1 }
+        return end < bytes.count && bytes[end] == UInt8(ascii: "\"") ? quoteEnd(bytes, from: end) : end
+    }
+
+    /// Calls `body` with the name that the bytes begin with, without its quotes and escapes.
+    static func withName<Result>(
+        _ bytes: UnsafeRawBufferPointer,
+        _ body: (UnsafeRawBufferPointer) -> Result
+    ) -> Result {
+        let end = nameEnd(bytes, from: 0)
+        let name = UnsafeRawBufferPointer(rebasing: bytes[..<end])
+        guard let quote = name.firstIndex(of: UInt8(ascii: "\"")) else { return body(name) }
+        var text = Array(name[..<quote])
+        var isEscaped = false
+        for byte in name[(quote + 1)...] {
+            if isEscaped {
+                text.append(byte == UInt8(ascii: "n") ? 0x0A : byte)
+                isEscaped = false
+            } else if byte == UInt8(ascii: "\\") {
+                isEscaped = true
+            } else if byte != UInt8(ascii: "\"") {
+                text.append(byte)
+            }
+        }
+        return text.withUnsafeBytes { body($0) }
     }
 
     // MARK: Bytes
