@@ -148,6 +148,29 @@ private func map(_ stores: [StoreID]) -> RingMap {
         #expect(other.isDirty(b), "what the backup has is not equal")
     }
 
+    /// The overlap may wait for the adoption: its backup leaves, and has yet to hand other slots over to the store.
+    @Test func aStoreIsAdoptedIntoAnOverlap() throws {
+        let slot = try #require(rings.slots.first { $0.before == b })
+        let overlapping = adopted.announcing([(slot, c)]).fencing([slot])
+            .flipping([slot], starts: [b: 1100, c: 1200], rings: rings)
+        let looking = overlapping.lookingAtEverything()
+        let stray = try #require(looking.adopting.first { $0.store == a })
+        let entry = looking.adopted(stray, in: [slot]).entry(slot)
+        #expect(entry.step.backup == b && entry.predecessors.map(\.store) == [a])
+    }
+
+    /// It stood in, and had not been cleaned yet: nothing of it counts, and everything of the one before.
+    @Test func whoTakesTheSlotsOfAStoreThatWasGivenUpHasNothingToClean() throws {
+        let dirty = adopted.failingOver(c, rings: rings, backupStarts: [:]).bringingBack(c, start: 1201, rings: rings)
+        let slot = try #require(rings.slots.first { $0.before == b })
+        var failed = dirty.failingOver(a, rings: rings, backupStarts: [:])
+        failed = failed.failingOver(b, rings: rings, backupStarts: [:])
+        #expect(failed.entry(slot).own == c && failed.entry(slot).step == .unclean)
+        failed = failed.failingOver(c, rings: rings, backupStarts: [:]).bringingBack(b, start: 1101, rings: rings)
+        let given = try #require(failed.givingUp(c, rings: rings))
+        #expect(given.entry(slot).own == b && given.entry(slot).step == .settled)
+    }
+
     @Test func aStoreThatLeavesIsNeededUntilNothingThatItHoldsCounts() {
         let rings = Rings(before: map([a, b, c]), after: map([a, b]))
         var register = adopted.planning([a, b].map(store), unmarked: [], vnodes: 500, rings: rings)

@@ -121,10 +121,11 @@ package final class Following {
 
     // MARK: Requests
 
-    /// A request goes to a store by the view of this moment.
-    package func began(_ request: Int, hash: UInt32, store: StoreID) {
+    /// A request goes to a store by the view of this moment, or has gone there by an earlier register.
+    package func began(_ request: Int, hash: UInt32, store: StoreID, byFormer isByFormer: Bool = false) {
         let range = rings.range(of: hash)
-        flights[request] = Flight(range: range, epoch: min(view.epoch, flights[request]?.epoch ?? .max), store: store)
+        let epoch = isByFormer ? 0 : min(view.epoch, flights[request]?.epoch ?? .max)
+        flights[request] = Flight(range: range, epoch: epoch, store: store)
         touched.insert(range)
     }
 

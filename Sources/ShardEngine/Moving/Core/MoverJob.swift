@@ -240,7 +240,7 @@ struct MoverJob: Sendable {
                 return isPlain && !following.view.hasPart(slot, stray.store)
                     && following.view.entry(slot).own != stray.store
             }
-            guard counting.allSatisfy({ following.view.entry($0).step == .settled }) else { return nil }
+            guard counting.allSatisfy({ following.view.entry($0).step.mayPrecede }) else { return nil }
             return following.view.adopted(stray, in: counting.sorted())
         case .wipe(let stray):
             // What was not deleted because its authoritative store is down is still to go.

@@ -89,6 +89,15 @@ package enum Step: Equatable, Sendable {
         }
     }
 
+    /// Whether a store that is adopted may come to precede the slot. An overlap may last until that has been: a store on its way
+    /// out keeps its copies until it has handed over everything, to the store that is being adopted as well.
+    var mayPrecede: Bool {
+        switch self {
+        case .settled, .overlapping: true
+        case .unclean, .announced, .copying, .ending, .wiping: false
+        }
+    }
+
     /// The store that has all that `own` has.
     package var backup: StoreID? {
         switch self {

@@ -207,8 +207,10 @@ extension Register {
             for slot in rings.slots {
                 let entry = register.entry(slot)
                 if entry.own == store, let heir = entry.predecessors.last(where: { !register.isDown($0.store) }) {
-                    register.edit(slot) { entry, register in
-                        entry.own = heir.store
+                    // What it has counts, whatever was to be done with the slot at the store that is given up.
+                    if let other = entry.step.other, other != heir.store { register.markDirty(other) }
+                    register.edit(slot) { entry, _ in
+                        (entry.own, entry.step) = (heir.store, .settled)
                         entry.predecessors.removeAll { $0.store == heir.store }
                     }
                 } else if entry.own == store, let standIn = rings.standIn(slot.range, where: { !register.isDown($0) }) {

@@ -200,7 +200,10 @@ extension Register {
             for slot in slots {
                 let before = register.entry(slot).changed
                 register.edit(slot) { entry, register in
-                    precondition(entry.step == .settled && entry.own != stray.store, "adopt \(slot) in \(entry.step)")
+                    precondition(
+                        entry.step.mayPrecede && entry.own != stray.store && entry.step.backup != stray.store,
+                        "adopt \(slot) in \(entry.step)"
+                    )
                     // What stores held that have failed since is newer.
                     let place = entry.predecessors.firstIndex { $0.since > stray.since } ?? entry.predecessors.count
                     entry.predecessors.insert(

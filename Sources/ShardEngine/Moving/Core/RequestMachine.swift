@@ -102,9 +102,18 @@ package struct RequestMachine: Sendable {
     }
 
     /// Takes over a request that a store has got while the register was settled, before another register is followed.
-    package init(id: Int, hash: UInt32, _ method: Method, sentTo store: StoreID, _ following: Following) {
+    ///
+    /// - Parameter isByFormer: whether it was sent by a register that has nothing to do with the one that is followed.
+    package init(
+        id: Int,
+        hash: UInt32,
+        _ method: Method,
+        sentTo store: StoreID,
+        byFormer isByFormer: Bool = false,
+        _ following: Following
+    ) {
         self.init(id: id, hash: hash, method)
-        following.began(id, hash: hash, store: store)
+        following.began(id, hash: hash, store: store, byFormer: isByFormer)
         state = .atOwner(Plan(own: store, changed: 0, markScope: nil))
     }
 
