@@ -111,9 +111,12 @@ struct StoreBook {
         for (shard, entry) in entries where !entry.isAnswering && entry.mark != nil {
             let isTaken = entries.values.contains { other in
                 other.isAnswering && other.mark == entry.mark && other.process != entry.process
+                    && other.markedProcess == other.process
             }
             guard isTaken else { continue }
+            // If that process answers again, its mark is read again.
             entries[shard]?.mark = nil
+            entries[shard]?.markedProcess = nil
             map.identities[shard]?.mark = nil
         }
     }

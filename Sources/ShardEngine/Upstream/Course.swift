@@ -31,7 +31,9 @@ final class Course {
     }
 
     /// A push that a shard has, or that waits for one, while the register leaves rest, or the shard is found to have failed.
-    init(takingOver exchange: Exchange, _ follower: Follower, id: Int) {
+    ///
+    /// - Parameter isByFormer: whether it was sent by another register than the one that the follower has.
+    init(takingOver exchange: Exchange, _ follower: Follower, id: Int, byFormer isByFormer: Bool = false) {
         (self.exchange, self.follower, self.id) = (exchange, follower, id)
         request = KeptRequest(exchange)
         machine = RequestMachine(
@@ -39,9 +41,13 @@ final class Course {
             hash: exchange.hash,
             .init(exchange.method),
             sentTo: exchange.routes.store(exchange.shard),
+            byFormer: isByFormer,
             follower.following
         )
     }
+
+    /// Whether the push can be sent again: nothing is known of it any more where its client had gone before there was a course.
+    var isKept: Bool { request != nil }
 
     /// Whether the request has a body that would hold up others on its connection.
     var isLarge: Bool { (request?.bytes.count ?? 0) >= Exchange.largeBodySize }

@@ -45,11 +45,11 @@ final class Follower {
     }
 
     /// The register is about to leave rest: what shards have, or are about to get, is seen through from now on.
-    private func takeOver() {
+    private func takeOver(byFormer isByFormer: Bool = false) {
         for exchange in forwarder.pools.values.flatMap(\.exchanges) where exchange.course == nil {
             // What nobody waits for, and no shard has been sent, is dropped by its pool.
             if exchange.connection == nil, !exchange.isOnPipeline { continue }
-            exchange.course = Course(takingOver: exchange, self, id: nextID())
+            exchange.course = Course(takingOver: exchange, self, id: nextID(), byFormer: isByFormer)
         }
     }
 
@@ -98,13 +98,13 @@ final class Follower {
     ///
     /// - Parameter peers: the other replicas, and the other workers of this one.
     func follow(_ placement: Placement, peers: [Peer], hasConsul: Bool) {
-        // What was sent by another register, before this one took its place, is seen through, too.
-        let leavesRest = !hasBegun || following.view.isSettled
+        let isFirst = !hasBegun
         hasBegun = true
         following.hasConsul = hasConsul
         // Without Consul the view may have been changed by this replica alone.
         guard hasConsul else { return following.hear(peers) }
-        if leavesRest, !placement.register.isSettled { takeOver() }
+        // What was sent by another register, before this one took its place, is seen through, too.
+        if isFirst || following.view.isSettled, !placement.register.isSettled { takeOver(byFormer: isFirst) }
         following.follow(placement.register, rings: placement.rings, peers: peers)
     }
 

@@ -254,6 +254,10 @@ final class Forwarder {
     /// Whether somebody waits for the answer to the push, which is about to be sent, perhaps again.
     func isStillWanted(_ exchange: Exchange) -> Bool {
         if exchange.start < lastLateTurn { exchange.dropIfClientIsGone() }
+        if let course = exchange.course, !course.isKept {
+            exchange.fail(.brokeConnection)
+            return false
+        }
         return !exchange.isAbandoned
     }
 

@@ -377,8 +377,10 @@ final class Pipeline {
         // An answer before the whole body was sent leaves the connection of no use.
         let isUsable = response.keepsConnection && largeBody == nil
         if isUsable { isExclusive = false }
+        // With a course it may be sent again from within.
+        let sentAt = exchange.sentAt
         exchange.complete(bytes, response, chunkedBody: parser.chunkedBody)
-        pool.pace.answered(sentAt: exchange.sentAt, after: lastUse.since(since))
+        pool.pace.answered(sentAt: sentAt, after: lastUse.since(since))
         // The pool may have something for this connection at once.
         if !isUsable { end(.lastAnswer) }
         pool.answered(self, exchange)

@@ -199,8 +199,10 @@ final class CommandContext {
         var lastFind = MonotonicTime.now()
         var last: (UInt64, UInt64) = (0, 0)
         var (least, lastLess) = (Int.max, MonotonicTime.now())
-        // The register changes also while a shard fails and comes back time and again: that is no progress.
-        var leastOpen = Int.max
+        // The register changes also while a shard fails and comes back time and again: that is no progress. Whoever moves the
+        // groups, less is left of the present plan after a while.
+        var plan: (ring: RingMembers?, next: RingMembers?) = (nil, nil)
+        var (leastOpen, leastLeft) = (Int.max, Int.max)
         while !isDone() {
             if isInterrupted { throw RunFailure("interrupted") }
             session.pause(.milliseconds(500), until: isDone)
@@ -210,11 +212,15 @@ final class CommandContext {
                 lastFind = now
                 try? findShards()
             }
-            let (state, open) = ((tier.counts.moved, tier.counts.deleted), tier.following?.view.openCount ?? .max)
-            if state != last || open < leastOpen { lastProgress = now }
-            (last, leastOpen) = (state, min(open, leastOpen))
+            let view = tier.following?.view
+            if plan != (view?.ring, view?.next) {
+                plan = (view?.ring, view?.next)
+                (leastOpen, leastLeft) = (.max, .max)
+            }
+            let (state, open, left) = ((tier.counts.moved, tier.counts.deleted), view?.openCount ?? .max, unfinished)
+            if state != last || open < leastOpen || left < leastLeft { lastProgress = now }
+            (last, leastOpen, leastLeft) = (state, min(open, leastOpen), min(left, leastLeft))
             if now.since(lastProgress) >= patience { throw RunFailure("nothing moves: \(hindrance)") }
-            let left = unfinished
             if left < least || tier.stuck.isEmpty { (least, lastLess) = (left, now) }
             if now.since(lastLess) >= CommandContext.stuckTime {
                 throw RunFailure("groups cannot be moved: \(tier.stuck.joined(separator: "; "))")

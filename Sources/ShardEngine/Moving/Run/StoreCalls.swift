@@ -68,18 +68,23 @@ final class StoreCalls {
     ) {
         guard let mark = identity.mark else { preconditionFailure("a member without a mark") }
         let path = StoreMark.memberPath(mark, birth: birth)
-        request(.put, path, StoreMark.body(mark), at: address) { [unowned self] end in
-            guard case .answered(let response) = end, (200..<300).contains(response.status) else { return done(false) }
-            readStart(address) { [unowned self] start in
-                guard start == identity.start else {
-                    // Another process, which has perhaps another store, may have taken it.
-                    if start != nil { request(.delete, path, [], at: address) { _ in } }
+        readStart(address) { [unowned self] start in
+            guard start == identity.start else { return done(false) }
+            request(.put, path, StoreMark.body(mark), at: address) { [unowned self] end in
+                guard case .answered(let response) = end, (200..<300).contains(response.status) else {
                     return done(false)
                 }
-                for tier in identity.tiers where tier != birth {
-                    request(.delete, StoreMark.memberPath(mark, birth: tier), [], at: address) { _ in }
+                readStart(address) { [unowned self] start in
+                    guard start == identity.start else {
+                        // Another process, which has perhaps another store, may have taken it just now.
+                        if start != nil { request(.delete, path, [], at: address) { _ in } }
+                        return done(false)
+                    }
+                    for tier in identity.tiers where tier != birth {
+                        request(.delete, StoreMark.memberPath(mark, birth: tier), [], at: address) { _ in }
+                    }
+                    request(.delete, StoreMark.path(mark), [], at: address) { _ in done(true) }
                 }
-                request(.delete, StoreMark.path(mark), [], at: address) { _ in done(true) }
             }
         }
     }

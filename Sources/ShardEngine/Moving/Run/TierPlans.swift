@@ -31,7 +31,7 @@ extension Tier {
     private func has(_ store: StoreID, _ start: StartTime) -> Bool {
         guard let address = members.address(of: store, following?.view) else { return false }
         if members.has(address, store, start) { return true }
-        onNewProcess(address)
+        if members.identities.identity(of: address)?.start != start { onNewProcess(address) }
         return false
     }
 
