@@ -9,26 +9,25 @@ enum KeptFamily {
     /// It takes the place of what `/api/v1/metrics` tells of its group.
     case fieldOfListing
 
-    /// The family that a name is of; nil for all others.
+    /// Whether a name that does not begin with a quote may be that of such a family: most differ in the first letters.
     ///
     /// - Parameter name: begins with the family's name.
     @inline(__always)
-    static func of(_ name: UnsafeRawBufferPointer) -> KeptFamily? {
-        // Most names differ in the first letters.
-        guard name.count >= 6 else { return nil }
-        let second = name[1]
-        switch name[0] {
-        case UInt8(ascii: "s") where second == UInt8(ascii: "h"), UInt8(ascii: "p") where second == UInt8(ascii: "u"),
-            UInt8(ascii: "l") where second == UInt8(ascii: "a"), UInt8(ascii: "\""):
-            return find(name)
-        case UInt8(ascii: "s"), UInt8(ascii: "p"), UInt8(ascii: "l"):
-            return second == UInt8(ascii: "\"") ? find(name) : nil
-        default: return nil
+    static func mayBe(_ name: UnsafeRawBufferPointer) -> Bool {
+        // From l to s.
+        guard name.count >= 6, name[0] &- UInt8(ascii: "l") < 8 else { return false }
+        switch name[1] {
+        // Quotes may begin within a name.
+        case UInt8(ascii: "a"), UInt8(ascii: "h"), UInt8(ascii: "u"), UInt8(ascii: "\""): return true
+        default: return false
         }
     }
 
+    /// The family that a name is of; nil for all others.
+    ///
+    /// - Parameter name: begins with the family's name.
     @inline(never)
-    private static func find(_ name: UnsafeRawBufferPointer) -> KeptFamily? {
+    static func of(_ name: UnsafeRawBufferPointer) -> KeptFamily? {
         TextReader.withName(name) { family in
             if begins(family, at: 0, with: "shardd_store_") || begins(family, at: 0, with: "shardd_void_") {
                 return .mark

@@ -193,8 +193,19 @@ private struct BodyJudge: ~Copyable {
 extension BodyJudge: TextVisitor {
     @inline(__always)
     mutating func sampleLine(_ line: TextLine, name: UnsafeRawBufferPointer) -> Bool {
-        if let kept = KeptFamily.of(name), !mayPush(kept, line, name) { return refuse(kept, name, at: line.offset) }
+        if KeptFamily.mayBe(name), isRefusedSample(line, name) { return false }
         return line.isASCII || isTakenOrRefused(line)
+    }
+
+    mutating func quotedSampleLine(_ line: TextLine, name: UnsafeRawBufferPointer) -> Bool {
+        !isRefusedSample(line, name) && (line.isASCII || isTakenOrRefused(line))
+    }
+
+    @inline(never)
+    private mutating func isRefusedSample(_ line: TextLine, _ name: UnsafeRawBufferPointer) -> Bool {
+        guard let kept = KeptFamily.of(name), !mayPush(kept, line, name) else { return false }
+        _ = refuse(kept, name, at: line.offset)
+        return true
     }
 
     /// Whether a sample of it does no harm.
@@ -207,10 +218,7 @@ extension BodyJudge: TextVisitor {
 
     @inline(__always)
     mutating func typeLine(_ line: TextLine, family: UnsafeRawBufferPointer) -> Bool {
-        if let kept = KeptFamily.of(family) {
-            isFailureTimeGauge = BodyJudge.isType(TextReader.typeParts(family).word, "gauge")
-            if kept != .failureTime || !isFailureTimeGauge { return refuse(kept, family, at: line.offset) }
-        }
+        if KeptFamily.mayBe(family) || family.first == UInt8(ascii: "\""), isRefusedType(line, family) { return false }
         // Of all types only histograms end like it; a backslash at the end means nothing.
         switch family.last {
         case UInt8(ascii: "m"), UInt8(ascii: "M"), UInt8(ascii: "\\"):
@@ -220,9 +228,20 @@ extension BodyJudge: TextVisitor {
         return line.isASCII || isTakenOrRefused(line)
     }
 
+    @inline(never)
+    private mutating func isRefusedType(_ line: TextLine, _ family: UnsafeRawBufferPointer) -> Bool {
+        guard let kept = KeptFamily.of(family) else { return false }
+        isFailureTimeGauge = BodyJudge.isType(TextReader.typeParts(family).word, "gauge")
+        if kept == .failureTime, isFailureTimeGauge { return false }
+        _ = refuse(kept, family, at: line.offset)
+        return true
+    }
+
     @inline(__always)
     mutating func helpLine(_ line: TextLine, family: UnsafeRawBufferPointer) -> Bool {
-        if KeptFamily.of(family) == .mark { return refuse(.mark, family, at: line.offset) }
+        if KeptFamily.mayBe(family) || family.first == UInt8(ascii: "\""), KeptFamily.of(family) == .mark {
+            return refuse(.mark, family, at: line.offset)
+        }
         return line.isASCII || isValid(line)
     }
 
@@ -316,8 +335,9 @@ extension BodyJudge: FamilyVisitor {
     /// - Returns: whether it is good.
     @discardableResult
     private mutating func judge(_ family: FamilyMessage) -> Bool {
-        if let kept = KeptFamily.of(family.name), kept != .failureTime || family.type != 1 || hasLabels {
-            return refuse(kept, family.name, at: family.offset)
+        if KeptFamily.mayBe(family.name), let kept = KeptFamily.of(family.name) {
+            let isOwnTime = kept == .failureTime && family.type == 1 && !hasLabels
+            if !isOwnTime { return refuse(kept, family.name, at: family.offset) }
         }
         if !BodyJudge.isClassicName(family.name) {
             return refuse(.familyName, family, "its name is not one that the text format can carry")

@@ -15,6 +15,8 @@ protocol TextVisitor: ~Copyable {
     mutating func helpLine(_ line: TextLine, family: UnsafeRawBufferPointer) -> Bool
     /// A sample; the bytes begin with its metric's name.
     mutating func sampleLine(_ line: TextLine, name: UnsafeRawBufferPointer) -> Bool
+    /// The same of a line that begins with a name in quotes, or has it in braces.
+    mutating func quotedSampleLine(_ line: TextLine, name: UnsafeRawBufferPointer) -> Bool
 }
 
 /// A line that is neither empty nor a mere comment.
@@ -51,7 +53,7 @@ enum TextReader {
                 switch first {
                 case UInt8(ascii: "#"): goesOn = readComment(line, &visitor)
                 case UInt8(ascii: "{"): goesOn = readBraces(line, &visitor)
-                case UInt8(ascii: "\""): goesOn = visitor.sampleLine(line, name: line.bytes)
+                case UInt8(ascii: "\""): goesOn = visitor.quotedSampleLine(line, name: line.bytes)
                 default: goesOn = false
                 }
             }
@@ -106,7 +108,7 @@ enum TextReader {
                 offset = skipBlanks(bytes, from: quoteEnd(bytes, from: offset))
             } else {
                 hasName = true
-                guard visitor.sampleLine(line, name: token) else { return false }
+                guard visitor.quotedSampleLine(line, name: token) else { return false }
             }
             if offset < bytes.count, bytes[offset] == UInt8(ascii: ",") { offset += 1 }
         }
