@@ -143,6 +143,8 @@ final class World {
             log { "WRONG (restless): \(counts) became \((listCount, consul.writeCount)), \(replicas.map(\.state))" }
         }
         judge()
+        // What is yet to be done has the world, which has it: a million histories would take all memory.
+        agenda = Agenda()
     }
 
     private var isAtRest: Bool {

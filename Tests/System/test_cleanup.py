@@ -62,6 +62,7 @@ def test_nothing_of_shardd_is_left_and_it_can_be_started_again(lab):
     for path in PATHS:
         cluster.request("PUT", path, BODY)
     wait_rest(cluster)
+    wait_until(lambda: all(len(own_groups(shard)) == 1 for shard in cluster.shards), "each is marked as a member alone")
     held = [scrape.held(shard) for shard in cluster.shards]
 
     refused = cleanup(cluster.idle)
