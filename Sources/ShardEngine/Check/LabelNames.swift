@@ -3,7 +3,8 @@
 
 /// The names of labels that scrapes cannot tell, and with which others they would be one.
 struct LabelNames {
-    /// Names that are not letters, digits and `_` alone, or that have a digit in front, and how Pushgateway 1.11 writes them; some, not all of many.
+    /// Names that are not letters, digits and `_` alone, or that have a digit in front, and how Pushgateway 1.11 writes them; some,
+    /// not all of many.
     private(set) var odd: [(name: [UInt8], escaped: [UInt8])] = []
     /// Those of the present metric.
     private var metric: [UnsafeRawBufferPointer] = []

@@ -118,6 +118,7 @@ struct StoreBook {
             entries[shard]?.mark = nil
             entries[shard]?.markedProcess = nil
             map.identities[shard]?.mark = nil
+            map.identities[shard]?.isMarkRead = false
         }
     }
 

@@ -6,7 +6,7 @@ enum RefusalReason: String, CaseIterable, Sendable {
     case path
     case keyNotUTF8 = "key_not_utf8"
     case jobNotBase64 = "job_not_base64"
-    /// A job or a family that shardd keeps for itself.
+    /// A job or a family that shardd, or a Pushgateway, keeps for itself.
     case reserved
     case bodyNotUTF8 = "body_not_utf8"
     case familyName = "family_name"
