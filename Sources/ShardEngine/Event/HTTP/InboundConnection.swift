@@ -52,7 +52,7 @@ final class InboundConnection {
     /// Whether the connection ends with the present request, by the client's wish or ours.
     var closesAfterReply = false
     /// Whether it is the client that wants it to end, and so sends nothing more.
-    private var isLastOfClient = false
+    private(set) var isLastOfClient = false
     /// Whether the client has closed its half of the connection, or all of it: which of them, only sending tells.
     private(set) var isHalfClosed = false
     /// Whether the first bytes of the answer have been sent already, to learn that; then this event tells of a reset.
@@ -90,6 +90,7 @@ final class InboundConnection {
         phaseStart = server.loop.now
         hasReplied = false
         hadLargeBody = false
+        isLastOfClient = false
         isHalfClosed = false
         hasSentStart = false
         emptyLines = 0
@@ -346,11 +347,11 @@ final class InboundConnection {
         guard let request else { preconditionFailure("a reply without a request") }
         owner = nil
         let bytes = hasSentStart ? withoutStart(bytes) : bytes
-        // The end of the connection, which follows at once, then takes the answer along in its own packet.
-        let closesAtOnce = isLastOfClient && readAhead.count == 0 && page == nil && shardd_unread(descriptor) == 0
-        let flags = closesAtOnce || page != nil ? Int32(MSG_NOSIGNAL) | Int32(MSG_MORE) : Int32(MSG_NOSIGNAL)
+        // The end of the connection, which follows at once, takes the answer along in its own packet.
+        let isMoreToCome = closesAfterReply || page != nil
+        let flags = isMoreToCome ? Int32(MSG_NOSIGNAL) | Int32(MSG_MORE) : Int32(MSG_NOSIGNAL)
         let sent = max(0, send(descriptor, bytes.baseAddress, bytes.count, flags))
-        if sent == bytes.count, page == nil { return finish(request, closesAtOnce: closesAtOnce) }
+        if sent == bytes.count, page == nil { return finish(request) }
         enter(.writing)
         unsent.fill(UnsafeRawBufferPointer(rebasing: bytes[sent...]), page)
         writable()
@@ -359,7 +360,7 @@ final class InboundConnection {
     private func writable() {
         guard let request, phase == .writing else { return }
         switch unsent.send(to: descriptor) {
-        case .all: finish(request, closesAtOnce: false)
+        case .all: finish(request)
         case .notReady: waitToWrite()
         case .failed: server.atTurnEnd(.close(self))
         }
@@ -375,7 +376,7 @@ final class InboundConnection {
     }
 
     /// Gives the answered request back.
-    private func finish(_ request: UnsafeMutablePointer<evhttp_request>, closesAtOnce: Bool) {
+    private func finish(_ request: UnsafeMutablePointer<evhttp_request>) {
         leaveRequest()
         hasReplied = true
         isAnswered = true
@@ -389,7 +390,7 @@ final class InboundConnection {
         phase = .idle
         phaseStart = server.loop.now
         parser?.complete(request)
-        if closesAfterReply { return closesAtOnce ? abort() : linger() }
+        if closesAfterReply { return linger() }
         if readAhead.count > 0 || isHalfClosed { readOnAtTurnEnd() }
         returnParser()
         watch()

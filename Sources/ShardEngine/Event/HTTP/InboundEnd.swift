@@ -38,8 +38,10 @@ extension InboundConnection {
         linger()
     }
 
-    /// Sends no more, and throws away for a while what comes; the answer has been sent.
+    /// Sends no more, and throws away for a while what comes. The answer has been sent, or goes with the end; only then may the
+    /// socket be closed, as the client can send at any moment.
     func linger() {
+        let isSilent = isLastOfClient && readAhead.count == 0
         endWait()
         leaveRequest()
         dropPartial()
@@ -48,6 +50,7 @@ extension InboundConnection {
         enter(.lingering)
         lingering = Lingering(heardAt: server.loop.now)
         if isHalfClosed || shutdown(descriptor, Int32(SHUT_WR)) != 0 { return server.atTurnEnd(.close(self)) }
+        if isSilent, shardd_unread(descriptor) == 0 { return abort() }
         watch()
     }
 
