@@ -348,8 +348,7 @@ final class InboundConnection {
         owner = nil
         let bytes = hasSentStart ? withoutStart(bytes) : bytes
         // The end of the connection, which follows at once, takes the answer along in its own packet.
-        let isMoreToCome = closesAfterReply || page != nil
-        let flags = isMoreToCome ? Int32(MSG_NOSIGNAL) | Int32(MSG_MORE) : Int32(MSG_NOSIGNAL)
+        let flags = Int32(MSG_NOSIGNAL) | (closesAfterReply || page != nil ? Int32(MSG_MORE) : 0)
         let sent = max(0, send(descriptor, bytes.baseAddress, bytes.count, flags))
         if sent == bytes.count, page == nil { return finish(request) }
         enter(.writing)

@@ -101,6 +101,8 @@ extension Register {
     ) -> Register {
         changed { register in
             register.down = (register.down.filter { $0 != store } + [store]).sorted()
+            // What it was sent and has not answered it may do late, also in slots that have done without it since.
+            register.markDirty(store)
             for slot in rings.slots {
                 let entry = register.entry(slot)
                 guard entry.own == store || entry.step.other == store else { continue }
@@ -112,14 +114,7 @@ extension Register {
 
     /// The slot goes on without the store that it was handed to, or that was its backup.
     private mutating func losesOther(_ slot: Slot, _ store: StoreID) {
-        let entry = entry(slot)
-        guard entry.step.other == store else { return }
-        switch entry.step {
-        case .announced: break
-        case .copying, .overlapping, .ending, .wiping:
-            if !entry.predecessors.contains(where: { $0.store == store }) { markDirty(store) }
-        case .settled, .unclean: preconditionFailure("\(entry.step) has no other store")
-        }
+        guard entry(slot).step.other == store else { return }
         edit(slot) { entry, _ in entry.step = .settled }
     }
 
@@ -135,7 +130,6 @@ extension Register {
         switch entry.step {
         case .overlapping(let backup, let processes), .ending(let backup, let processes):
             guard backupStarts[backup] == processes.backup else { break }
-            markDirty(store)
             return edit(slot) { entry, _ in (entry.own, entry.step) = (backup, .settled) }
         case .settled, .unclean, .announced, .copying, .wiping: break
         }

@@ -137,7 +137,7 @@ extension Register {
     }
 
     /// The authoritative stores still have everything: what their backups hold is void.
-    func voiding(_ slots: [Slot]) -> Register {
+    package func voiding(_ slots: [Slot]) -> Register {
         changed { register in
             for slot in slots {
                 register.edit(slot) { entry, _ in
@@ -151,7 +151,7 @@ extension Register {
     }
 
     /// The former backup holds nothing of the slots any more: the overlap has ended.
-    func finishing(_ slots: [Slot]) -> Register {
+    package func finishing(_ slots: [Slot]) -> Register {
         changed { register in
             for slot in slots {
                 register.edit(slot) { entry, register in
