@@ -27,8 +27,9 @@ package func registerOfLargeMove(stores count: Int) -> Register {
     }
     let isLarge = count > 4
     var register = Register(stores: isLarge ? stores : Array(stores.dropLast()), vnodes: 500)
-    for stray in register.adopting { register = register.adopted(stray, in: []) }
-    if isLarge { return register.failingOver(stores[0].id, rings: Rings(before: map(stores)), backupStarts: [:]) }
+    let whole = Rings(before: map(stores))
+    for stray in register.adopting { register = register.adopted(stray, in: [], rings: whole) }
+    if isLarge { return register.failingOver(stores[0].id, rings: whole, backupStarts: [:]) }
     let rings = Rings(before: map(Array(stores.dropLast())), after: map(stores))
     register = register.planning(stores, unmarked: [], vnodes: 500, rings: rings)
     let moving = rings.slots.filter { $0.before != $0.after }

@@ -19,7 +19,7 @@ private func map(_ stores: [StoreID]) -> RingMap {
 
     private var adopted: Register {
         var register = Register(stores: [a, b, c].map(store), vnodes: 500)
-        for stray in register.adopting { register = register.adopted(stray, in: []) }
+        for stray in register.adopting { register = register.adopted(stray, in: [], rings: rings) }
         return register
     }
 
@@ -145,6 +145,25 @@ private func map(_ stores: [StoreID]) -> RingMap {
         for (slot, entry) in none.entries where slot.before == a { #expect(entry.own == c && entry.step == .unclean) }
     }
 
+    /// What one holds that has yet to be adopted may be all that there is of a group: pushes went there while there was no
+    /// register. It is not wiped, and does not count before it is known.
+    @Test func aStoreStandsInOnceItIsKnownWhatItHolds() throws {
+        let slot = try #require(rings.slots.first { $0.before == b })
+        let first = Register(stores: [a, b, c].map(store), vnodes: 500)
+        let failed = first.failingOver(b, rings: rings, backupStarts: [:])
+        #expect(failed.entry(slot).own == b && !failed.isDirty(b), "all that it holds may count")
+        let holding = failed.adopted(try #require(failed.adopting.first { $0.store == a }), in: [slot], rings: rings)
+        #expect(holding.entry(slot).own == b)
+        let stray = try #require(holding.adopting.first { $0.store == c })
+        let without = holding.adopted(stray, in: [], rings: rings).entry(slot)
+        #expect(without.own == c && without.step == .settled && without.predecessors.map(\.store) == [a, b])
+        let with = holding.adopted(stray, in: [slot], rings: rings).entry(slot)
+        #expect(with.own == c && with.step == .settled && with.predecessors.map(\.store) == [a, b])
+        #expect(with.predecessors.map(\.isAdopted) == [true, true], "of what they hold, what was pushed later counts")
+        let lost = try #require(failed.givingUp(b, rings: rings))
+        #expect(lost.entries.values.allSatisfy { $0.step == .settled })
+    }
+
     @Test func aBackupTakesOverOnlyWithTheProcessThatItHad() throws {
         let slot = try #require(rings.slots.first { $0.before == b })
         var overlapping = adopted.announcing([(slot, c)])
@@ -164,7 +183,7 @@ private func map(_ stores: [StoreID]) -> RingMap {
             .flipping([slot], starts: [b: 1100, c: 1200], rings: rings)
         let looking = overlapping.lookingAtEverything()
         let stray = try #require(looking.adopting.first { $0.store == a })
-        let entry = looking.adopted(stray, in: [slot]).entry(slot)
+        let entry = looking.adopted(stray, in: [slot], rings: rings).entry(slot)
         #expect(entry.step.backup == b && entry.predecessors.map(\.store) == [a])
     }
 

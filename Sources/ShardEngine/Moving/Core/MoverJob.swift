@@ -241,7 +241,7 @@ struct MoverJob: Sendable {
                     && following.view.entry(slot).own != stray.store
             }
             guard counting.allSatisfy({ following.view.entry($0).step.mayPrecede }) else { return nil }
-            return following.view.adopted(stray, in: counting.sorted())
+            return following.view.adopted(stray, in: counting.sorted(), rings: following.rings)
         case .wipe(let stray):
             // What was not deleted because its authoritative store is down is still to go.
             let isWiped = listings[stray.store]!.groups.keys.allSatisfy { key in

@@ -102,7 +102,8 @@ extension Register {
         changed { register in
             register.down = (register.down.filter { $0 != store } + [store]).sorted()
             // What it was sent and has not answered it may do late, also in slots that have done without it since.
-            register.markDirty(store)
+            // Not where all that it holds may count.
+            if !register.isAdopting(store) { register.markDirty(store) }
             for slot in rings.slots {
                 let entry = register.entry(slot)
                 guard entry.own == store || entry.step.other == store else { continue }
@@ -124,7 +125,8 @@ extension Register {
         _ store: StoreID,
         _ rings: Rings,
         _ backupStarts: [StoreID: StartTime],
-        _ since: Epoch?
+        _ since: Epoch?,
+        isAdopted: Bool = false
     ) {
         let entry = entry(slot)
         switch entry.step {
@@ -136,18 +138,39 @@ extension Register {
         let former = entry.predecessors.map(\.store)
         let unequal: StoreID? = if case .announced = entry.step { nil } else { entry.step.other }
         func mayStandIn(_ other: StoreID) -> Bool { !isDown(other) && !former.contains(other) }
-        func isClean(_ other: StoreID) -> Bool { other != unequal && !isDirty(other) && !isAdopting(other) }
-        let clean = rings.standIn(slot.range) { mayStandIn($0) && isClean($0) }
-        guard let standIn = clean ?? rings.standIn(slot.range, where: mayStandIn) else { return }
-        if let unequal, unequal != standIn, !former.contains(unequal) { markDirty(unequal) }
+        let clean = rings.standIn(slot.range) { other in
+            mayStandIn(other) && other != unequal && !isDirty(other) && !isAdopting(other)
+        }
+        // Of one that has yet to be adopted nobody knows whether it holds anything of the slot that counts: that is awaited.
+        let mustWait = clean == nil && rings.standIn(slot.range) { mayStandIn($0) && isAdopting($0) } != nil
+        let standIn = mustWait ? nil : clean ?? rings.standIn(slot.range, where: mayStandIn)
+        // Where each of the others has been found to hold something of it, the last one serves that.
+        let heir = isAdopted && !mustWait ? entry.predecessors.last { $0.isAdopted && !isDown($0.store) } : nil
+        guard let next = standIn ?? heir?.store else {
+            if case .announced = entry.step { edit(slot) { entry, _ in entry.step = .settled } }
+            return
+        }
+        if let unequal, unequal != next, !former.contains(unequal) { markDirty(unequal) }
         // A store that had not been cleaned yet served nothing: what it holds does not count.
         if entry.step == .unclean { markDirty(store) }
         edit(slot) { entry, register in
+            entry.predecessors.removeAll { $0.store == next }
             if entry.step != .unclean {
-                entry.predecessors.append(Predecessor(store: store, since: since ?? register.epoch))
+                // Of what it and its heir hold, what was pushed later counts.
+                let since = since ?? register.epoch
+                entry.predecessors.append(Predecessor(store: store, since: since, isAdopted: standIn == nil))
             }
-            entry.own = standIn
-            entry.step = clean == nil ? .unclean : .settled
+            entry.step = clean == nil && standIn != nil ? .unclean : .settled
+            entry.own = next
+        }
+    }
+
+    /// Stores stand in for those that have failed, where there has been none until now.
+    ///
+    /// - Parameter isAdopted: whether that is because one has been adopted.
+    mutating func findStandIns(_ rings: Rings, isAdopted: Bool = false) {
+        for slot in rings.slots where isDown(entry(slot).own) {
+            losesOwn(slot, entry(slot).own, rings, [:], nil, isAdopted: isAdopted)
         }
     }
 
@@ -161,9 +184,7 @@ extension Register {
             precondition(register.isDown(store), "\(store) is brought back without having failed")
             register.down.removeAll { $0 == store }
             register.note(store, start: start)
-            for slot in rings.slots where register.isDown(register.entry(slot).own) {
-                register.losesOwn(slot, register.entry(slot).own, rings, [:], nil)
-            }
+            register.findStandIns(rings)
         }
     }
 
@@ -208,10 +229,10 @@ extension Register {
                         entry.predecessors.removeAll { $0.store == heir.store }
                     }
                 } else if entry.own == store, let standIn = rings.standIn(slot.range, where: { !register.isDown($0) }) {
-                    // Nothing of the slot is left but what predecessors bring back.
-                    let isClean = !register.isDirty(standIn) && !register.isAdopting(standIn)
+                    // Nothing of the slot is left but what predecessors bring back, or what has yet to be adopted.
+                    let isDirty = register.isDirty(standIn)
                     register.edit(slot) { entry, _ in
-                        (entry.own, entry.step) = (standIn, isClean ? .settled : .unclean)
+                        (entry.own, entry.step) = (standIn, isDirty ? .unclean : .settled)
                     }
                 } else if entry.predecessors.contains(where: { $0.store == store }) {
                     register.edit(slot) { entry, _ in entry.predecessors.removeAll { $0.store == store } }

@@ -193,7 +193,7 @@ extension Register {
     }
 
     /// What the store holds in these slots counts where the authoritative store lacks it: it precedes that one there.
-    package func adopted(_ stray: Stray, in slots: [Slot]) -> Register {
+    package func adopted(_ stray: Stray, in slots: [Slot], rings: Rings) -> Register {
         changed { register in
             precondition(register.adopting.contains(stray), "\(stray.store) is not being adopted")
             register.adopting.removeAll { $0 == stray }
@@ -214,6 +214,7 @@ extension Register {
                 // Requests have marked by this number since the store was named: nothing has changed for them.
                 register.entries[slot]?.changed = before
             }
+            register.findStandIns(rings, isAdopted: true)
         }
     }
 }

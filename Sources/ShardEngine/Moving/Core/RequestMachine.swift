@@ -46,7 +46,7 @@ package enum RequestAction: Equatable, Sendable {
 package enum WaitReason: Equatable, Sendable {
     /// The slot is being copied, or its overlap ends.
     case fence
-    /// The stand-in has not been cleaned.
+    /// The stand-in has not been cleaned; or there is none before stores have been adopted.
     case unclean
     /// A replica does not follow the change yet.
     case notFollowed
@@ -127,7 +127,10 @@ package struct RequestMachine: Sendable {
         if following.hasConsul, !following.isFollowed(slot.range, since: entry.changed, by: .live) {
             return .wait(.notFollowed)
         }
-        if following.view.isDown(entry.own) { return .wait(.noStore) }
+        if following.view.isDown(entry.own) {
+            let isAwaited = following.view.adopting.contains { !following.view.isDown($0.store) }
+            return .wait(isAwaited ? .unclean : .noStore)
+        }
         let scope = method == .post ? nil : following.view.markScope(entry)
         following.began(id, hash: hash, store: entry.own)
         let plan = Plan(own: entry.own, changed: entry.changed, markScope: scope)
