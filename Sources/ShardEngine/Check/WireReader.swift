@@ -75,7 +75,8 @@ struct WireReader {
     private mutating func skipGroup() -> Bool {
         var depth = 1
         while depth > 0 {
-            guard let (_, type) = tag() else { return false }
+            // Pushgateway 1.5 does not look at the numbers of fields here; it takes 0, too.
+            guard let tag = varint(), let type = FieldType(rawValue: UInt8(tag & 7)) else { return false }
             switch type {
             case .groupStart: depth += 1
             case .groupEnd: depth -= 1
