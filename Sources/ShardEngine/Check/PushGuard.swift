@@ -93,6 +93,30 @@ final class PushGuard {
         }
     }
 
+    /// Reads what a push would store that has been judged good.
+    func contents(
+        _ body: UnsafeRawBufferPointer,
+        key: [(name: [UInt8], value: [UInt8])],
+        type: UnsafeRawBufferPointer?,
+        coding: UnsafeRawBufferPointer?
+    ) -> PushContents {
+        let format = BodyFormat(contentType: type)
+        guard format != .either else { return .unreadable }
+        guard let coding else { return ContentsReader.read(body, isProtobuf: format == .protobuf, key: key) }
+        defer { inflated.reset(keeping: PushGuard.keptCapacity) }
+        inflated.reset(keeping: PushGuard.keptCapacity)
+        let outcome: InflationOutcome
+        if equals(coding, "gzip") {
+            outcome = inflater.inflate(body, into: &inflated, limit: inflatedLimit)
+        } else if equals(coding, "snappy") {
+            outcome = SnappyFrames.inflate(body, into: &inflated, limit: inflatedLimit)
+        } else {
+            return .unreadable
+        }
+        guard case .whole = outcome else { return .unreadable }
+        return ContentsReader.read(inflated.readable, isProtobuf: format == .protobuf, key: key)
+    }
+
     /// What is kept of the memory that a body was inflated into.
     private static let keptCapacity = 256 << 10
 }
@@ -107,7 +131,7 @@ enum InflationOutcome: Equatable {
 }
 
 /// Looks for what harms shards while a reader goes through a body.
-private struct BodyJudge: ~Copyable {
+struct BodyJudge: ~Copyable {
     private(set) var refusal: PushRefusal?
     /// Whether the body may be meant to be read otherwise.
     private let isOneOfSeveral: Bool
@@ -271,7 +295,7 @@ extension BodyJudge: TextVisitor {
 
     /// Whether Pushgateway's parser makes the type of it: it drops backslashes and then asks for capitals, which two letters
     /// beyond ASCII have in ASCII, the dotless i and the long s.
-    private static func isType(_ word: UnsafeRawBufferPointer, _ type: StaticString) -> Bool {
+    static func isType(_ word: UnsafeRawBufferPointer, _ type: StaticString) -> Bool {
         guard word.count >= type.utf8CodeUnitCount else { return false }
         if equals(word, type) { return true }
         var letters: [UInt8] = []
