@@ -21,6 +21,7 @@ public final class Server {
     let resolver: Resolver
     let stores: StoreWatch
     private let emptyInstances: EmptyInstances
+    let lookup: FamilyLookup
     var tier: Tier
     var members: TierMembers
     var shown: ShownRing
@@ -38,6 +39,8 @@ public final class Server {
     var lastRest: Double?
     /// Why nothing is moved though the configuration has it so.
     var hindrance: MovingHindrance?
+    /// Shards whose consistency check does not go together with `pushes.check`, as the log has them.
+    var mismatched: Set<ShardAddress> = []
     /// Whether nothing was moving when the tier last changed.
     private var wasAtRest = false
     /// Whether the tier has been started.
@@ -73,6 +76,7 @@ public final class Server {
         server.loop.drive {
             server.loop.run()
             server.emptyInstances.stop()
+            server.lookup.stop()
             server.workers.close()
         }
         server.logger.info("shardd has stopped")
@@ -99,6 +103,7 @@ public final class Server {
         membership = Membership(servers: configuration)
         stores = StoreWatch(loop: loop, resolver: resolver, configuration: configuration, logger: logger)
         emptyInstances = EmptyInstances(home: loop.mailbox, logger: logger)
+        lookup = FamilyLookup(home: loop.mailbox, logger: logger)
         shown = ShownRing(mailbox: loop.mailbox, logger: logger)
         registerAt = RegisterPlace(configuration)
         (members, tier) = Server.makeTier(registerAt, loop, resolver, workers, configuration, options, logger)
@@ -113,6 +118,9 @@ public final class Server {
         hearTier()
         emptyInstances.onPending = { [workers] shards in workers.forEach { $0.pushHandler.holdPosts(for: shards) } }
         emptyInstances.start()
+        for worker in workers.all {
+            worker.pushHandler.tierCheck = TierCheck(worker.forwarder, known: lookup.known, ask: lookup.ask)
+        }
         discovery.start()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
         identifyShards { [unowned self] in
@@ -218,6 +226,7 @@ public final class Server {
         if isBegun { useRegister() }
         tellTier()
         tellEmptyInstances()
+        tellLookup()
     }
 
     func tellTier() {
@@ -246,6 +255,7 @@ public final class Server {
         let failing = discovery.unhealthy.subtracting(membership.shards).union(discovery.draining)
         shown.show(tier.wholeRing?.members ?? following.view.next ?? following.view.ring, failing: failing)
         watchStores()
+        tellLookup()
     }
 
     /// Has the processes of all shards searched for groups with an empty instance, unless these are forwarded as they are.
@@ -288,7 +298,9 @@ extension Server {
             draining: draining,
             offRing: offRing,
             sameStoreCount: stores.sameStoreCount,
-            restartCounts: stores.restartCounts
+            restartCounts: stores.restartCounts,
+            mayDecide: configuration.pushCheck != .full || lookup.known.isComplete,
+            checkMismatches: checkMismatches
         )
     }
 
@@ -327,6 +339,7 @@ extension Server {
         workers.forEach { $0.apply(loaded, descriptorLimit: descriptorLimit) }
         discovery.apply(loaded)
         tellEmptyInstances()
+        tellLookup()
         identifyShards()
     }
 

@@ -14,6 +14,15 @@ import Testing
         }
     }
 
+    @Test func fullNeedsPushesToPassThrough() {
+        let text = "pushgateway: {servers: [a]}\nmode: redirect\npushes: {check: full}\n"
+        #expect(
+            ConfigurationErrorTests.problems(in: text) == [
+                "f:3: pushes.check: is full, and redirected clients push past shardd; expected off or guard with mode: redirect"
+            ]
+        )
+    }
+
     /// One key with a wrong value, put below a file that is right otherwise, and what is said about it on line 2.
     @Test(arguments: [
         ("workers: \"4\"", "workers: \"4\" (quoted) is not a whole number; expected a whole number from 1 to 256"),
@@ -22,9 +31,9 @@ import Testing
         ("workers: [1]", "workers: a list is not allowed here; expected a whole number from 1 to 256"),
         ("workers: 99999999999999999999", "workers: 99999999999999999999 is out of range; expected a whole number"),
         ("mode: Forward", "mode: Forward is not known; expected forward or redirect"),
-        ("pushes: {check: full}", "pushes.check: full comes with a later version of shardd; expected off or guard"),
-        ("pushes: {check: on}", "pushes.check: on is not known; expected off or guard"),
-        ("pushes: {check: false}", "pushes.check: false is not known; expected off or guard"),
+        ("pushes: {check: all}", "pushes.check: all is not known; expected off, guard or full"),
+        ("pushes: {check: on}", "pushes.check: on is not known; expected off, guard or full"),
+        ("pushes: {check: false}", "pushes.check: false is not known; expected off, guard or full"),
         ("hash: {key: job}", "hash.key: job is not known; expected group or path"),
         ("hash: {vnodes: 0}", "hash.vnodes: 0 is out of range; expected a whole number from 1 to 100000"),
         ("hash: 5", "hash: 5 is not a mapping; expected keys below it"),

@@ -17,6 +17,7 @@ import time
 
 import pytest
 from harness.lab import Lab
+from harness.shrinking import shrunk
 from harness.world import FIRST, NAMES, PERSISTENT, World
 
 STEPS = 14
@@ -141,21 +142,6 @@ def endings(lab):
 
 def told(steps):
     return "; ".join(" ".join(step.split()) for step in steps)
-
-
-def shrunk(steps, fails, deadline):
-    """The shortest part of the steps found that still fails, by leaving out ever smaller runs of them."""
-    size = len(steps) // 2
-    while size and time.monotonic() < deadline:
-        start = 0
-        while start < len(steps) and time.monotonic() < deadline:
-            shorter = steps[:start] + steps[start + size :]
-            if fails(shorter):
-                steps = shorter
-            else:
-                start += size
-        size //= 2
-    return steps
 
 
 @pytest.mark.seconds(600)

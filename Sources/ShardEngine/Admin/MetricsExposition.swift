@@ -151,6 +151,14 @@ struct MetricsExposition: ~Copyable {
         for (shard, count) in status.restartCounts.sorted(by: { $0.key < $1.key }) {
             text.sample(Double(count), labels: [("shard", shard.text)])
         }
+        text.family(
+            "shardd_check_mismatch",
+            .gauge,
+            "Whether a shard's own consistency check and pushes.check do not go together."
+        )
+        for (shard, isMismatch) in status.checkMismatches.sorted(by: { $0.key < $1.key }) {
+            text.sample(isMismatch ? 1 : 0, labels: [("shard", shard.text)])
+        }
         text.family("shardd_ring_share_ratio", .gauge, "The part of the hash space that a shard owns.")
         for (index, shard) in status.ring.shards.enumerated() {
             text.sample(status.ring.share(of: index), labels: [("shard", shard.text)])

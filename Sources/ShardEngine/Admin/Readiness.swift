@@ -27,6 +27,7 @@ struct Readiness {
     var problem: String? {
         if status.isDraining { return "shardd is shutting down" }
         guard !status.ring.isEmpty else { return "no shard is healthy" }
+        guard status.mayDecide else { return "the shards have not been listed yet, which pushes.check: full asks for" }
         var shards: [String: [ShardAddress]] = [:]
         for shard in status.ring.shards {
             guard let fault = fault(of: shard) else { return nil }

@@ -54,4 +54,8 @@ struct ServerStatus: Sendable {
     var sameStoreCount: Int
     /// How often the process behind an address was found to be another one.
     var restartCounts: [ShardAddress: UInt64]
+    /// Whether pushes can be decided about: with `pushes.check: full`, not before the shards have been listed.
+    var mayDecide: Bool
+    /// Whether the consistency check of a shard and `pushes.check` do not go together; without shards that do not tell.
+    var checkMismatches: [ShardAddress: Bool]
 }

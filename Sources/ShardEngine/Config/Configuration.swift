@@ -41,6 +41,8 @@ public struct Configuration: Equatable, Sendable {
         case off
         /// Paths and bodies: a push that would harm a shard is refused.
         case `guard`
+        /// Also what a Pushgateway's consistency check would refuse, over all shards.
+        case full
     }
 
     /// The ring's points and what is looked up on it.

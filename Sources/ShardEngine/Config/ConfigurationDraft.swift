@@ -23,6 +23,10 @@ struct ConfigurationDraft {
     /// The configuration; what it lacks or contradicts is added to the problems.
     mutating func finish(problems: inout ProblemList) -> Configuration {
         file.servers = readServers(problems: &problems)
+        if file.pushCheck == .full, file.mode == .redirect {
+            let message = "is full, and redirected clients push past shardd; expected off or guard with mode: redirect"
+            problems.add(line: lines["pushes.check"] ?? 1, key: "pushes.check", message)
+        }
         file.check.authorization = shardUsername.map { basicAuthorization($0, shardPassword) }
         if lines["consul_server"] != nil {
             finishConsul(problems: &problems)

@@ -36,10 +36,10 @@ extension ConfigurationKind {
 extension ConfigurationKind<Configuration.PushCheck> {
     /// How pushes are checked.
     static var pushCheck: Self {
-        scalar("off or guard") { scalar throws(Mistake) in
+        scalar("off, guard or full") { scalar throws(Mistake) in
             // YAML 1.1 reads off as false, but the text is what it was.
             if let value = Configuration.PushCheck(rawValue: scalar.string) { return value }
-            throw Mistake(scalar.string == "full" ? "comes with a later version of shardd" : "is not known")
+            throw Mistake("is not known")
         }
     }
 }

@@ -16,6 +16,8 @@ final class Stores {
     private(set) var book = StoreBook()
     /// How often the process behind an address was found to be another one, since this replica started.
     private(set) var restartCounts: [ShardAddress: UInt64] = [:]
+    /// Whether the Pushgateway at an address checks pushes for consistency; without those that do not tell.
+    private(set) var checking: [ShardAddress: Bool] = [:]
     private var check: Configuration.Check
     private var watched: Set<ShardAddress> = []
     private var questions: [ShardAddress: Question] = [:]
@@ -81,6 +83,7 @@ final class Stores {
         waiting = waiting.filter(shards.contains)
         book.keep(shards)
         restartCounts = restartCounts.filter { shards.contains($0.key) }
+        checking = checking.filter { shards.contains($0.key) }
     }
 
     /// Asks the watched addresses among these that were never asked; calls `done`, now or later, when all have answered or
@@ -170,6 +173,7 @@ final class Stores {
             let finding = StoreFinding(outcome)
             let latest = book.process(of: shard)
             record(finding, of: shard, outcome.fileInterval)
+            if let isChecking = outcome.isChecking { checking[shard] = isChecking }
             guard let question = questions[shard] else { return }
             // At first sight, and where another process answers than a moment ago, an address that leads to several stores
             // is given the time to show it.

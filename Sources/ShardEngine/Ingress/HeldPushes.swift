@@ -14,11 +14,11 @@ final class HeldPushes {
     }
 
     /// Forwards a push, at once unless its shard has yet to be searched.
-    func forward(_ connection: InboundConnection, hash: UInt32) {
+    func forward(_ connection: InboundConnection, hash: UInt32, _ taken: TakenPush?) {
         forwarder.loop.assertOnLoop()
-        if isReady(hash) { return forwarder.forward(connection, hash: hash) }
+        if isReady(hash) { return forwarder.forward(connection, hash: hash, taken) }
         let deadline = forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
-        let push = HeldPush(connection, hash: hash, deadline: deadline)
+        let push = HeldPush(connection, hash: hash, taken, deadline: deadline)
         connection.owner = push
         held.append(push)
         if held.count == 1 { schedule() }
@@ -31,7 +31,7 @@ final class HeldPushes {
         let ready = held.filter { $0.connection == nil || isReady($0.hash) }
         held.removeAll { push in ready.contains { $0 === push } }
         for push in ready {
-            if let connection = push.connection { forwarder.forward(connection, hash: push.hash) }
+            if let connection = push.connection { forwarder.forward(connection, hash: push.hash, push.taken) }
         }
     }
 
@@ -70,11 +70,13 @@ private final class HeldPush: InboundRequestOwner {
     /// The client; nil once it is gone.
     private(set) var connection: InboundConnection?
     let hash: UInt32
+    let taken: TakenPush?
     let deadline: MonotonicTime
 
-    init(_ connection: InboundConnection, hash: UInt32, deadline: MonotonicTime) {
+    init(_ connection: InboundConnection, hash: UInt32, _ taken: TakenPush?, deadline: MonotonicTime) {
         self.connection = connection
         self.hash = hash
+        self.taken = taken
         self.deadline = deadline
     }
 

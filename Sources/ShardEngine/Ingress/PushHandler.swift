@@ -6,7 +6,9 @@ final class PushHandler {
     private let forwarder: Forwarder
     private var parser: GroupingKeyParser
     private var mode: Configuration.Mode
-    private var isGuarding: Bool
+    private var pushCheck: Configuration.PushCheck
+    /// Decides about pushes over all shards, where `pushCheck` asks for that.
+    var tierCheck: TierCheck?
     private let bodyGuard = PushGuard()
     private let slowJudge: SlowJudge
     private var inflatedLimit: Int
@@ -17,18 +19,20 @@ final class PushHandler {
     init(forwarder: Forwarder, configuration: Configuration) {
         self.forwarder = forwarder
         mode = configuration.mode
-        isGuarding = configuration.pushCheck != .off
+        pushCheck = configuration.pushCheck
         parser = GroupingKeyParser(key: configuration.hash.key)
         heldPushes = HeldPushes(forwarder: forwarder)
         slowJudge = SlowJudge(mailbox: forwarder.loop.mailbox)
         inflatedLimit = PushHandler.inflatedLimit(configuration)
     }
 
+    private var isGuarding: Bool { pushCheck != .off }
+
     /// Goes by other settings from now on.
     func apply(_ configuration: Configuration) {
         forwarder.loop.assertOnLoop()
         mode = configuration.mode
-        isGuarding = configuration.pushCheck != .off
+        pushCheck = configuration.pushCheck
         parser = GroupingKeyParser(key: configuration.hash.key)
         inflatedLimit = PushHandler.inflatedLimit(configuration)
     }
@@ -67,6 +71,7 @@ final class PushHandler {
         let (hash, finding) = parser.place(path: target.path)
         if case .nothing = finding {} else if !mayGoOn(connection, target, method, finding) { return }
         guard mode == .forward else { return redirect(connection, hash) }
+        if pushCheck == .full, let tierCheck { return check(connection, target, hash, tierCheck) }
         if isGuarding, method != .delete, connection.bodyCount > 0 {
             let (type, coding) = connection.bodyHeaders()
             let body = connection.body
@@ -81,11 +86,11 @@ final class PushHandler {
     }
 
     @inline(__always)
-    private func forward(_ connection: InboundConnection, _ hash: UInt32) {
+    private func forward(_ connection: InboundConnection, _ hash: UInt32, _ taken: TakenPush? = nil) {
         if connection.rewrittenTarget != nil, connection.method == .post {
-            return heldPushes.forward(connection, hash: hash)
+            return heldPushes.forward(connection, hash: hash, taken)
         }
-        forwarder.forward(connection, hash: hash)
+        forwarder.forward(connection, hash: hash, taken)
     }
 
     @inline(never)
@@ -97,8 +102,56 @@ final class PushHandler {
         coding: UnsafeRawBufferPointer?
     ) {
         slowJudge.judge(connection, path: path, type: type, coding: coding, inflatedLimit: inflatedLimit) {
-            [unowned self] connection, refusal in
+            [unowned self] connection, refusal, _ in
             if let refusal { refuse(connection, refusal) } else { forward(connection, hash) }
+        }
+    }
+
+    // MARK: The check over all shards
+
+    @inline(never)
+    private func check(
+        _ connection: InboundConnection,
+        _ target: RequestTarget,
+        _ hash: UInt32,
+        _ tierCheck: TierCheck
+    ) {
+        guard connection.method != .delete, connection.bodyCount > 0 else {
+            return decide(connection, hash, .families([]), tierCheck)
+        }
+        let (type, coding) = connection.bodyHeaders()
+        let key = tierCheck.key(of: target.path)
+        if SlowJudge.isFor(connection.body, coding: coding) {
+            return slowJudge.judge(
+                connection,
+                path: target.path,
+                type: type,
+                coding: coding,
+                key: key,
+                inflatedLimit: inflatedLimit
+            ) { [unowned self] connection, refusal, contents in
+                if let refusal { return refuse(connection, refusal) }
+                decide(connection, hash, contents, tierCheck)
+            }
+        }
+        let body = connection.body
+        if let refusal = bodyGuard.judge(body, path: target.path, type: type, coding: coding) {
+            return refuse(connection, refusal)
+        }
+        decide(connection, hash, bodyGuard.contents(body, key: key, type: type, coding: coding), tierCheck)
+    }
+
+    private func decide(
+        _ connection: InboundConnection,
+        _ hash: UInt32,
+        _ contents: PushContents,
+        _ tierCheck: TierCheck
+    ) {
+        tierCheck.decide(connection, hash: hash, contents: contents) { [unowned self] connection, outcome in
+            switch outcome {
+            case .take(let taken): forward(connection, hash, taken)
+            case .refuse(let refusal): refuse(connection, refusal)
+            }
         }
     }
 

@@ -19,13 +19,16 @@ final class SlowJudge {
     }
 
     /// Judges the body of the outstanding request; `done` is called on the loop, if the client is still there.
+    ///
+    /// - Parameter key: the labels of the push's key, where what the push would store is to be read as well.
     func judge(
         _ connection: InboundConnection,
         path: UnsafeRawBufferPointer,
         type: UnsafeRawBufferPointer?,
         coding: UnsafeRawBufferPointer?,
+        key: [(name: [UInt8], value: [UInt8])]? = nil,
         inflatedLimit: Int,
-        _ done: @escaping (InboundConnection, PushRefusal?) -> Void
+        _ done: @escaping (InboundConnection, PushRefusal?, PushContents) -> Void
     ) {
         let push = JudgedPush(connection, done)
         connection.owner = push
@@ -35,12 +38,16 @@ final class SlowJudge {
         let (type, coding) = (type.map { Array($0) }, coding.map { Array($0) })
         queue.async {
             pushGuard.value.inflatedLimit = inflatedLimit
-            let refusal = withBytes(type) { type in
+            let (refusal, contents) = withBytes(type) { type in
                 withBytes(coding) { coding in
-                    path.withUnsafeBytes { pushGuard.value.judge(body.value, path: $0, type: type, coding: coding) }
+                    let refusal = path.withUnsafeBytes {
+                        pushGuard.value.judge(body.value, path: $0, type: type, coding: coding)
+                    }
+                    guard refusal == nil, let key else { return (refusal, PushContents.unreadable) }
+                    return (nil, pushGuard.value.contents(body.value, key: key, type: type, coding: coding))
                 }
             }
-            held.post { $0.isJudged(refusal) }
+            held.post { $0.isJudged(refusal, contents) }
         }
     }
 
@@ -52,11 +59,11 @@ final class SlowJudge {
 private final class JudgedPush: InboundRequestOwner {
     /// The client; nil once it is gone.
     private var connection: InboundConnection?
-    private let done: (InboundConnection, PushRefusal?) -> Void
+    private let done: (InboundConnection, PushRefusal?, PushContents) -> Void
     private let buffer: BodyBuffer?
     private let copy: UnsafeMutableRawBufferPointer
 
-    init(_ connection: InboundConnection, _ done: @escaping (InboundConnection, PushRefusal?) -> Void) {
+    init(_ connection: InboundConnection, _ done: @escaping (InboundConnection, PushRefusal?, PushContents) -> Void) {
         self.connection = connection
         self.done = done
         buffer = connection.bodyBuffer
@@ -70,11 +77,11 @@ private final class JudgedPush: InboundRequestOwner {
 
     var body: UnsafeRawBufferPointer { buffer?.bytes ?? UnsafeRawBufferPointer(copy) }
 
-    func isJudged(_ refusal: PushRefusal?) {
+    func isJudged(_ refusal: PushRefusal?, _ contents: PushContents) {
         guard let connection else { return }
         self.connection = nil
         connection.owner = nil
-        done(connection, refusal)
+        done(connection, refusal, contents)
     }
 
     func clientDisconnected() {

@@ -45,6 +45,8 @@ final class Exchange {
     var course: Course?
     /// Whether a pipeline has it.
     var isOnPipeline = false
+    /// Is let go of when the push has ended, by which whoever gave it hears of that.
+    var taken: AnyObject?
 
     /// Takes over the request that is outstanding on the connection.
     init(_ forwarder: Forwarder, _ connection: InboundConnection, _ routes: RoutingTable, hash: UInt32, shard: Int) {
@@ -166,6 +168,7 @@ final class Exchange {
 
     private func finish(_ status: Int) {
         connection = nil
+        if taken != nil { taken = nil }
         forwarder.metrics.inFlight -= 1
         forwarder.metrics.countAnswer(method, status, forwarder.loop.now.since(start))
     }
@@ -182,6 +185,7 @@ final class Exchange {
     func release() {
         largeBody = nil
         course = nil
+        if taken != nil { taken = nil }
     }
 
     /// From this many bytes on a body has a connection to the shard to itself, so that it holds up nobody.

@@ -123,7 +123,9 @@ final class Forwarder {
     }
 
     /// Forwards the request that is outstanding on the connection.
-    func forward(_ connection: InboundConnection, hash: UInt32) {
+    ///
+    /// - Parameter taken: is let go of when the push has ended.
+    func forward(_ connection: InboundConnection, hash: UInt32, _ taken: AnyObject? = nil) {
         loop.assertOnLoop()
         let routes = self.routes
         metrics.inFlight += 1
@@ -134,6 +136,7 @@ final class Forwarder {
         } else {
             exchange = Exchange(self, connection, routes, hash: hash, shard: 0)
         }
+        if taken != nil { exchange.taken = taken }
         if isHeld { held.append(exchange) } else { start(exchange) }
     }
 

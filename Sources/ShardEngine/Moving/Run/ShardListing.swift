@@ -93,7 +93,7 @@ private func readHiddenLabels(_ scanner: inout JSONScanner) -> [LabelPair] {
     return pairs.filter { $0.name != "instance" || !$0.value.isEmpty }
 }
 
-private func readLabels(_ scanner: inout JSONScanner, _ isReadable: inout Bool) -> [LabelPair] {
+func readLabels(_ scanner: inout JSONScanner, _ isReadable: inout Bool) -> [LabelPair] {
     var pairs: [LabelPair] = []
     var areStrings = true
     scanner.object { scanner, name in

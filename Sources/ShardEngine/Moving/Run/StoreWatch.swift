@@ -50,6 +50,8 @@ final class StoreWatch {
 
     /// How often the process behind an address was found to be another one.
     var restartCounts: [ShardAddress: UInt64] { stores.restartCounts }
+    /// Whether the Pushgateways check pushes for consistency; without those that do not tell.
+    var checking: [ShardAddress: Bool] { stores.checking }
 
     /// Whether something answered when the address was last asked.
     func isAnswering(_ shard: ShardAddress) -> Bool { stores.book.isAnswering(shard) }

@@ -1,10 +1,20 @@
-// How often a Pushgateway writes its file, by the flags that it tells in /api/v1/status. `Stores` asks with each answer: copies of
-// groups that have moved stay for longer than it takes the new owner to write them.
+// What the flags of a Pushgateway say, which it tells in /api/v1/status: how often it writes its file, as copies of groups that have
+// moved stay for longer than it takes the new owner to write them; and whether it checks pushes. `Stores` reads each answer.
 
 extension HTTPOutcome {
     /// How often the Pushgateway that gave this answer writes its file; nil where it has none, or does not tell.
     var fileInterval: TimeSpan? {
-        guard case .response(let response) = self, response.status == 200 else { return nil }
+        let flags = shardFlags
+        guard let file = flags["persistence.file"], !file.isEmpty else { return nil }
+        return flags["persistence.interval"].flatMap { TimeSpan(goDuration: $0) } ?? .seconds(300)
+    }
+
+    /// Whether the Pushgateway that gave this answer checks pushes for consistency; nil where it does not tell.
+    var isChecking: Bool? { shardFlags["push.disable-consistency-check"].map { $0 != "true" } }
+
+    /// The flags that are of use here.
+    private var shardFlags: [String: String] {
+        guard case .response(let response) = self, response.status == 200 else { return [:] }
         var flags: [String: String] = [:]
         response.body.withUnsafeBytes { body in
             var scanner = JSONScanner(body)
@@ -13,13 +23,13 @@ extension HTTPOutcome {
                 scanner.object { scanner, name in
                     guard name == "flags", scanner.peek() == 0x7B else { return scanner.skip() }
                     scanner.object { scanner, name in
-                        if name.hasPrefix("persistence.") { flags[name] = scanner.string() } else { scanner.skip() }
+                        let isOfUse = name.hasPrefix("persistence.") || name.hasPrefix("push.")
+                        if isOfUse { flags[name] = scanner.string() } else { scanner.skip() }
                     }
                 }
             }
         }
-        guard let file = flags["persistence.file"], !file.isEmpty else { return nil }
-        return flags["persistence.interval"].flatMap { TimeSpan(goDuration: $0) } ?? .seconds(300)
+        return flags
     }
 }
 

@@ -1,0 +1,256 @@
+// Lists shards for the check: all that each holds, when it is first seen or its process is another one, and again every minute, as
+// others may push there too; and what they hold of some families, for pushes that may clash with it. The server owns this; workers
+// ask it. It has a thread and a loop of its own, so that no push waits for a listing but those that need one.
+//
+// One listing is for all pushes that had come before it began. Shards spend a tenth of their time on listings at most.
+import Logging
+import Synchronization
+
+/// The lookups of one shardd; its methods are for the server's loop but for `ask`.
+final class FamilyLookup {
+    /// Where shards are, and what of what they hold counts.
+    struct Input: Sendable {
+        /// When the process of each shard was started; without those that are not known.
+        var processes: [ShardAddress: String]
+        /// The ring, where each group is on its owner alone; nil while groups are moved.
+        var ring: Ring?
+        var check: Configuration.Check
+    }
+
+    /// A push that waits for a listing.
+    struct Question: Sendable {
+        var push: CheckedPush
+        /// When it is answered at the latest, by what is known then.
+        var deadline: MonotonicTime
+        /// Is called on the lookup's thread.
+        var answer: @Sendable (KnownFamilies.Decision) -> Void
+    }
+
+    let known: KnownFamilies
+    private let session: LoopBound<HTTPSession>
+    private let work: LoopBound<LookupWork>
+    private let home: LoopMailbox
+    private var thread: LoopThread?
+
+    /// - Parameter home: the mailbox of the server's loop.
+    init(home: LoopMailbox, logger: Logger) {
+        self.home = home
+        let known = KnownFamilies()
+        self.known = known
+        let loop = EventLoop()
+        let session = HTTPSession(loop: loop)
+        self.session = LoopBound(session, on: loop)
+        work = LoopBound(LookupWork(session, known, logger), on: loop)
+    }
+
+    /// Goes by this from now on, and begins if it has not; nil: nothing is looked up any more.
+    func update(_ input: Input?) {
+        home.assertOnLoop()
+        guard input != nil || thread != nil else { return }
+        work.post { $0.update(input) }
+        guard thread == nil else { return }
+        let work = self.work
+        thread = LoopThread(session.value.loop) { work.value.run() }
+    }
+
+    /// Has a push decided by a listing that begins from now on; any thread may call it.
+    var ask: @Sendable (Question) -> Void {
+        let work = self.work
+        return { question in work.post { $0.questions.append(question) } }
+    }
+
+    /// Breaks off what is under way and ends the thread.
+    func stop() {
+        home.assertOnLoop()
+        session.post { $0.cancel() }
+        thread?.join()
+        thread = nil
+    }
+}
+
+/// What happens on the thread.
+private final class LookupWork {
+    private let session: HTTPSession
+    private let known: KnownFamilies
+    private let logger: Logger
+    private let paths = GroupPath()
+    private var input: FamilyLookup.Input?
+    private var hasNewInput = false
+    /// The processes whose shards have been listed.
+    private var learned: [ShardAddress: String] = [:]
+    /// When all are listed again.
+    private var nextRound = MonotonicTime(nanoseconds: 0)
+    /// Shards that could not be listed, until when they are left alone.
+    private var silent: [ShardAddress: MonotonicTime] = [:]
+    private var hasOwn = false
+    var questions: [FamilyLookup.Question] = []
+    /// Those that the listings so far have not decided, and when the next one may begin.
+    private var undecided: [(question: FamilyLookup.Question, after: MonotonicTime)] = []
+    private var nextListing = MonotonicTime(nanoseconds: 0)
+
+    init(_ session: HTTPSession, _ known: KnownFamilies, _ logger: Logger) {
+        self.session = session
+        self.known = known
+        self.logger = logger
+    }
+
+    func update(_ new: FamilyLookup.Input?) {
+        if new == nil {
+            known.clear()
+            (learned, silent, hasOwn) = ([:], [:], false)
+        }
+        input = new
+        hasNewInput = true
+    }
+
+    func run() {
+        while !session.isOver {
+            hasNewInput = false
+            if let input { learnAll(input) }
+            decideAll()
+            session.pause(timeToNext) { [unowned self] in hasNewInput || isDue }
+        }
+    }
+
+    private var timeToNext: TimeSpan {
+        let now = MonotonicTime.now()
+        let first = undecided.map(\.after).min()
+        let isMissing = input.map { $0.processes.count > learned.count } == true
+        let retry = isMissing ? LookupWork.retryTime : input == nil ? .seconds(3600) : nextRound.since(now)
+        guard let first else { return questions.isEmpty ? retry : nextListing.since(now) }
+        return min(retry, max(first, nextListing).since(now))
+    }
+
+    private var isDue: Bool {
+        let now = MonotonicTime.now()
+        return now >= nextListing && (!questions.isEmpty || undecided.contains { now >= $0.after })
+    }
+
+    // MARK: All that a shard holds
+
+    private func learnAll(_ input: FamilyLookup.Input) {
+        let now = MonotonicTime.now()
+        if now >= nextRound { learned = [:] }
+        learned = learned.filter { input.processes[$0.key] == $0.value }
+        let new = input.processes.keys.filter { learned[$0] == nil && silent[$0].map { now >= $0 } ?? true }.sorted()
+        if !new.isEmpty {
+            let (listing, listed) = list(new, input) { _ in true }
+            known.learn(listing)
+            for shard in listed { learned[shard] = input.processes[shard] }
+            let end = MonotonicTime.now()
+            let pause = max(LookupWork.roundTime.nanoseconds, 9 * end.since(now).nanoseconds)
+            nextRound = end.advanced(by: TimeSpan(nanoseconds: pause))
+        }
+        if !hasOwn, let shard = learned.keys.min() { hasOwn = learnOwn(of: shard, input) }
+        // One that cannot be asked is not waited for.
+        if !input.processes.isEmpty, hasOwn || learned.isEmpty { known.isComplete = true }
+    }
+
+    /// - Returns: whether the shard has told its own families.
+    private func learnOwn(of shard: ShardAddress, _ input: FamilyLookup.Input) -> Bool {
+        let request = HTTPRequest(
+            host: shard.host,
+            port: shard.port,
+            target: "/metrics",
+            headers: input.check.headers,
+            timeout: LookupWork.listTimeout,
+            bodyLimit: LookupWork.listLimit
+        )
+        guard case .response(let response) = session.send(request) else { return false }
+        // Where a scrape fails or is elsewhere, there is nothing to learn.
+        if response.status == 200 { known.learn(own: response.body.withUnsafeBytes { OwnFamilies.read($0) }) }
+        return true
+    }
+
+    // MARK: What they hold of some families
+
+    private func decideAll() {
+        let now = MonotonicTime.now()
+        guard let input else { return answerAll(by: TierListing(begun: now)) }
+        guard now >= nextListing else { return }
+        let due = questions.map { $0 } + undecided.filter { now >= $0.after }.map(\.question)
+        undecided.removeAll { now >= $0.after }
+        questions = []
+        guard !due.isEmpty else { return }
+        var names: Set<[UInt8]> = []
+        for family in due.flatMap(\.push.families) {
+            names.insert(family.name)
+            names.formUnion(FamilyKin.names(of: family.name, family.kind))
+        }
+        let shards = input.processes.keys.filter { silent[$0].map { now >= $0 } ?? true }.sorted()
+        if names.contains(where: OwnFamilies.mayBecomeOne) {
+            for shard in shards { _ = learnOwn(of: shard, input) }
+        }
+        let (listing, _) = list(shards, input) { names.contains($0) }
+        let end = MonotonicTime.now()
+        nextListing = end.advanced(by: TimeSpan(nanoseconds: 9 * end.since(now).nanoseconds))
+        for question in due { decide(question, by: listing) }
+    }
+
+    private func decide(_ question: FamilyLookup.Question, by listing: TierListing) {
+        let now = MonotonicTime.now()
+        let decision = known.decide(question.push, by: listing, isLast: now >= question.deadline, at: now)
+        guard case .wait(let time) = decision else { return question.answer(decision) }
+        undecided.append((question, min(time, question.deadline)))
+    }
+
+    /// The check has been switched off meanwhile.
+    private func answerAll(by listing: TierListing) {
+        for question in questions + undecided.map(\.question) {
+            question.answer(known.decide(question.push, by: listing, isLast: true, at: .now()))
+        }
+        (questions, undecided) = ([], [])
+    }
+
+    private func list(
+        _ shards: [ShardAddress],
+        _ input: FamilyLookup.Input,
+        isWanted: ([UInt8]) -> Bool
+    ) -> (TierListing, listed: [ShardAddress]) {
+        var listing = TierListing(begun: .now())
+        var listed: [ShardAddress] = []
+        let requests = shards.map { shard in
+            HTTPRequest(
+                host: shard.host,
+                port: shard.port,
+                target: "/api/v1/metrics",
+                headers: input.check.headers,
+                timeout: LookupWork.listTimeout,
+                bodyLimit: LookupWork.listLimit
+            )
+        }
+        for (shard, outcome) in zip(shards, session.sendAll(requests, atOnce: LookupWork.atOnce)) {
+            let isRead =
+                if case .response(let response) = outcome, response.status == 200 {
+                    response.body.withUnsafeBytes { body in
+                        listing.add(body, of: shard, isWanted: isWanted) { counts($0, on: shard, input.ring) }
+                    }
+                } else {
+                    false
+                }
+            if isRead {
+                listed.append(shard)
+                silent[shard] = nil
+            } else {
+                silent[shard] = MonotonicTime.now().advanced(by: LookupWork.silence)
+                logger.debug("a shard cannot be listed for the check of pushes", metadata: ["shard": "\(shard)"])
+            }
+        }
+        return (listing, listed)
+    }
+
+    /// What another shard than the owner has of a group, where nothing is on its way, is void.
+    private func counts(_ group: GroupLabels, on shard: ShardAddress, _ ring: Ring?) -> Bool {
+        guard let ring, !ring.isEmpty else { return true }
+        return ring.shards[ring.owner(of: paths.hash(of: group))] == shard
+    }
+
+    private static let listLimit = 1 << 29
+    private static let listTimeout = TimeSpan.seconds(10)
+    private static let atOnce = 8
+    private static let retryTime = TimeSpan.seconds(2)
+    /// From one listing of all that a shard holds to the next.
+    private static let roundTime = TimeSpan.seconds(60)
+    /// How long a shard that could not be listed is not asked again.
+    private static let silence = TimeSpan.seconds(2)
+}

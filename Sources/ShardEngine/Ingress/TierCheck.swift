@@ -1,0 +1,149 @@
+// The check of pushes over all shards as if they were one (`pushes.check: full`). A push that clashes with nothing that is known
+// is forwarded at once; one that may clash waits for a listing of the shards; one that is refused marks its group, as a push that
+// a Pushgateway refuses does. A worker's push handler owns one.
+
+/// The check of one worker's pushes; loop-confined.
+final class TierCheck {
+    /// What becomes of a push that has been decided.
+    enum Outcome {
+        case take(TakenPush?)
+        case refuse(PushRefusal)
+    }
+
+    private let forwarder: Forwarder
+    private let known: KnownFamilies
+    private let ask: @Sendable (FamilyLookup.Question) -> Void
+    private let parser = GroupingKeyParser(key: .group)
+
+    init(_ forwarder: Forwarder, known: KnownFamilies, ask: @escaping @Sendable (FamilyLookup.Question) -> Void) {
+        self.forwarder = forwarder
+        self.known = known
+        self.ask = ask
+    }
+
+    /// Decides about the outstanding push; `done` is called on the loop, now or later, if the client is still there.
+    ///
+    /// - Parameter contents: reads what the push would store, with the labels of its key.
+    func decide(
+        _ connection: InboundConnection,
+        hash: UInt32,
+        contents: PushContents,
+        _ done: @escaping (InboundConnection, Outcome) -> Void
+    ) {
+        forwarder.loop.assertOnLoop()
+        let families: [PushedFamily]
+        switch contents {
+        case .families(let found): families = found
+        case .unreadable: families = []
+        case .refused(let refusal): return mark(connection, hash, refusal, done)
+        }
+        let key = parser.labels(path: RequestTarget(connection.target).path) ?? [:]
+        let push = CheckedPush(
+            families: families,
+            group: SeriesHash.group(key),
+            isPost: connection.method == .post
+        )
+        switch known.decide(push, at: forwarder.loop.now) {
+        case .take(let taken): done(connection, .take(taken))
+        case .refuse(let refusal): mark(connection, hash, refusal, done)
+        case .lookUp, .wait: lookUp(push, connection, hash, done)
+        }
+    }
+
+    /// The labels of the push's key.
+    func key(of path: UnsafeRawBufferPointer) -> [(name: [UInt8], value: [UInt8])] {
+        (parser.labels(path: path) ?? [:]).map { (name: $0.key, value: $0.value) }
+    }
+
+    private func lookUp(
+        _ push: CheckedPush,
+        _ connection: InboundConnection,
+        _ hash: UInt32,
+        _ done: @escaping (InboundConnection, Outcome) -> Void
+    ) {
+        let waiting = LoopBound(WaitingPush(connection), on: forwarder.loop)
+        let this = WeakLoopBound(self, on: forwarder.loop.mailbox)
+        let finish = LoopBound(done, on: forwarder.loop)
+        ask(
+            FamilyLookup.Question(
+                push: push,
+                deadline: forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
+            ) { decision in
+                this.post { $0.decided(decision, waiting.value, hash, finish.value) }
+            }
+        )
+    }
+
+    private func decided(
+        _ decision: KnownFamilies.Decision,
+        _ waiting: WaitingPush,
+        _ hash: UInt32,
+        _ done: @escaping (InboundConnection, Outcome) -> Void
+    ) {
+        guard let connection = waiting.giveUp() else { return }
+        switch decision {
+        case .take(let taken): done(connection, .take(taken))
+        case .refuse(let refusal): mark(connection, hash, refusal, done)
+        case .lookUp, .wait: preconditionFailure("a lookup that decides nothing")
+        }
+    }
+
+    /// Has the shard note that a push of the group was refused: one with a timestamp it refuses itself, whatever its check, and
+    /// stores nothing of it.
+    private func mark(
+        _ connection: InboundConnection,
+        _ hash: UInt32,
+        _ refusal: PushRefusal,
+        _ done: @escaping (InboundConnection, Outcome) -> Void
+    ) {
+        guard let shard = forwarder.shard(for: hash) else { return done(connection, .refuse(refusal)) }
+        let request = HTTPRequest(
+            method: .post,
+            host: shard.host,
+            port: shard.port,
+            target: String(decoding: connection.forwardedTarget, as: UTF8.self),
+            headers: forwarder.settings.check.headers,
+            body: Array("x 1 1\n".utf8),
+            timeout: forwarder.settings.responseTimeout
+        )
+        let waiting = WaitingPush(connection)
+        waiting.call = HTTPCall(loop: forwarder.loop, resolver: forwarder.resolver, request) { _ in
+            if let connection = waiting.giveUp() { done(connection, .refuse(refusal)) }
+        }
+    }
+}
+
+/// A push that waits to be decided.
+private final class WaitingPush: InboundRequestOwner {
+    /// The client; nil once it is gone, or waits no more.
+    private var connection: InboundConnection?
+    var call: HTTPCall?
+
+    init(_ connection: InboundConnection) {
+        self.connection = connection
+        connection.owner = self
+    }
+
+    /// Lets go of the client, if it is still there.
+    func giveUp() -> InboundConnection? {
+        defer { connection = nil }
+        call = nil
+        connection?.owner = nil
+        return connection
+    }
+
+    func clientDisconnected() {
+        connection = nil
+    }
+}
+
+extension SeriesHash {
+    /// What tells a group from others, by the labels of its key; an empty instance is as none.
+    static func group(_ key: [[UInt8]: [UInt8]]) -> Int {
+        key.reduce(0) { sum, label in
+            if label.value.isEmpty, label.key.elementsEqual("instance".utf8) { return sum }
+            return sum
+                &+ label.key.withUnsafeBytes { name in label.value.withUnsafeBytes { SeriesHash.label(name, $0) } }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+// The server's part in the check of pushes: it tells the lookup which shards there are and what of what they hold counts, and tells
+// operators which shards do not go together with `pushes.check`.
+import Logging
+
+extension Server {
+    /// Tells the lookup of the shards, where pushes are checked over all of them.
+    func tellLookup() {
+        noteMismatches()
+        guard configuration.pushCheck == .full, configuration.mode == .forward else { return lookup.update(nil) }
+        let identities = stores.map.identities
+        let processes = membership.shards.map { ($0, identities[$0]?.process ?? "") }
+        let isAtRest = members.movesGroups && tier.following?.view.isSettled == true
+        lookup.update(
+            FamilyLookup.Input(
+                processes: Dictionary(processes) { first, _ in first },
+                ring: isAtRest ? shown.ring : nil,
+                check: configuration.check
+            )
+        )
+    }
+
+    /// Whether the consistency check of a shard and `pushes.check` do not go together: either the shard or shardd has to check.
+    var checkMismatches: [ShardAddress: Bool] {
+        stores.checking.mapValues { isChecking in
+            switch configuration.pushCheck {
+            case .off: false
+            case .guard: !isChecking
+            case .full: isChecking
+            }
+        }
+    }
+
+    private func noteMismatches() {
+        let found = Set(checkMismatches.filter(\.value).keys)
+        let flag = "--push.disable-consistency-check"
+        let advice =
+            configuration.pushCheck == .full
+            ? "with pushes.check: full shards run with \(flag): shardd checks"
+            : "shards run without \(flag) unless pushes.check is full"
+        for shard in found.subtracting(mismatched).sorted() {
+            let metadata: Logger.Metadata = ["shard": "\(shard)", "reason": "\(advice)"]
+            logger.warning("a shard's consistency check does not go together with pushes.check", metadata: metadata)
+        }
+        mismatched = found
+    }
+}

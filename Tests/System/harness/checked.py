@@ -1,0 +1,86 @@
+"""A tier that checks pushes itself (`pushes.check: full`), and the one Pushgateway that it has to decide like."""
+
+import time
+from typing import NamedTuple
+
+from . import scrape
+from .http import ask
+
+NO_CHECK = "--push.disable-consistency-check"
+# How long a push that was acknowledged may take until shards show it, and a refused one until its group is marked.
+SETTLES_WITHIN = 3
+
+
+class Standing(NamedTuple):
+    """What a Pushgateway remembers of the pushes of a group."""
+
+    was_taken: bool
+    was_refused: bool
+    is_last_good: bool
+
+
+class Checked:
+    """The shards run without a check of their own; the reference has its check on."""
+
+    def __init__(self, lab, count):
+        self.reference = lab.pushgateway()
+        self.shards = lab.pushgateways(count, NO_CHECK)
+        self.start = lambda: lab.shardd(self.shards, pushes={"check": "full"})
+        self.replica = self.start()
+
+    def both(self, method, path, body=b"", headers=()):
+        """The tier's answer and the reference's."""
+        body = body.encode() if isinstance(body, str) else body
+        return tuple(ask(side.address, method, path, body, headers) for side in (self.replica, self.reference))
+
+    def place(self, path):
+        """The shard, as HOST:PORT, to which pushes of a group go."""
+        return self.replica.placement(path)
+
+    def problems(self):
+        """How the shards together differ from the reference now."""
+        pages = {shard.address.text: ask(shard.address, "GET", "/metrics") for shard in self.shards}
+        found = [f"{shard}: its /metrics is {page.status}: {page.text}" for shard, page in pages.items() if page.status != 200]
+        found += [f"{group}: {text}" for group, text in scrape.differences(self.reference, self.shards)]
+        expected, standings = standing([self.reference]), standing(self.shards)
+        for group in sorted({*expected, *standings}):
+            if expected.get(group) != standings.get(group):
+                found.append(f"{group}: {standings.get(group)}, should be {expected.get(group)}")
+        return found
+
+    def lasting_problems(self):
+        """Those that are still there when everything that was acknowledged must have been stored."""
+        deadline = time.monotonic() + SETTLES_WITHIN
+        while True:
+            found = self.problems()
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
+
+def kind_of(answer):
+    """What matters of an answer: a Pushgateway without a check says 202 where one with a check says 200."""
+    return "taken" if 200 <= answer.status < 300 else answer.status
+
+
+def standing(gateways):
+    """{group's name: Standing} of some Pushgateways together."""
+    found = {}
+    for gateway in gateways:
+        for group in scrape.listed(gateway):
+            found[scrape.group_name(group["labels"])] = Standing(
+                time_of(group, "push_time_seconds") != 0,
+                time_of(group, "push_failure_time_seconds") != 0,
+                group["last_push_successful"],
+            )
+    return found
+
+
+def time_of(group, name):
+    return float(group[name]["metrics"][0]["value"])
+
+
+def own_families(gateway):
+    """{name: type, as a TYPE line has it} of those that a Pushgateway exposes about itself."""
+    lines = (line.split() for line in gateway.metrics_text().splitlines() if line.startswith("# TYPE "))
+    return {name: kind for _, _, name, kind in lines if name.startswith(("go_", "process_", "pushgateway_"))}
