@@ -121,6 +121,7 @@ public final class Server {
         for worker in workers.all {
             worker.pushHandler.tierCheck = TierCheck(worker.forwarder, known: lookup.known, ask: lookup.ask)
         }
+        tellLookup()
         discovery.start()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
         identifyShards { [unowned self] in

@@ -71,7 +71,7 @@ enum GoNumber {
         for index in digits..<end {
             number = number * 10 + Int(text[index] &- UInt8(ascii: "0"))
             // From here on Go does not count on.
-            if number >= 10_000 { return nil }
+            number = min(number, 10_000)
         }
         return (isNegative ? -number : number, end)
     }

@@ -2,7 +2,7 @@
 // others may push there too; and what they hold of some families, for pushes that may clash with it. The server owns this; workers
 // ask it. It has a thread and a loop of its own, so that no push waits for a listing but those that need one.
 //
-// One listing is for all pushes that had come before it began. Shards spend a tenth of their time on listings at most.
+// One listing is for all pushes that had come before it began. Shards spend a tenth of their time on listings, unless these take long.
 import Logging
 import Synchronization
 
@@ -56,7 +56,7 @@ final class FamilyLookup {
     /// Has a push decided by a listing that begins from now on; any thread may call it.
     var ask: @Sendable (Question) -> Void {
         let work = self.work
-        return { question in work.post { $0.questions.append(question) } }
+        return { question in work.post { $0.ask(question) } }
     }
 
     /// Breaks off what is under way and ends the thread.
@@ -75,7 +75,7 @@ private final class LookupWork {
     private let logger: Logger
     private let paths = GroupPath()
     private var input: FamilyLookup.Input?
-    private var hasNewInput = false
+    private var hasNews = false
     /// The processes whose shards have been listed.
     private var learned: [ShardAddress: String] = [:]
     /// When all are listed again.
@@ -83,7 +83,7 @@ private final class LookupWork {
     /// Shards that could not be listed, until when they are left alone.
     private var silent: [ShardAddress: MonotonicTime] = [:]
     private var hasOwn = false
-    var questions: [FamilyLookup.Question] = []
+    private var questions: [FamilyLookup.Question] = []
     /// Those that the listings so far have not decided, and when the next one may begin.
     private var undecided: [(question: FamilyLookup.Question, after: MonotonicTime)] = []
     private var nextListing = MonotonicTime(nanoseconds: 0)
@@ -100,25 +100,29 @@ private final class LookupWork {
             (learned, silent, hasOwn) = ([:], [:], false)
         }
         input = new
-        hasNewInput = true
+        hasNews = true
+    }
+
+    func ask(_ question: FamilyLookup.Question) {
+        questions.append(question)
+        hasNews = true
     }
 
     func run() {
         while !session.isOver {
-            hasNewInput = false
+            hasNews = false
             if let input { learnAll(input) }
             decideAll()
-            session.pause(timeToNext) { [unowned self] in hasNewInput || isDue }
+            session.pause(timeToNext) { [unowned self] in hasNews || isDue }
         }
     }
 
     private var timeToNext: TimeSpan {
         let now = MonotonicTime.now()
-        let first = undecided.map(\.after).min()
-        let isMissing = input.map { $0.processes.count > learned.count } == true
-        let retry = isMissing ? LookupWork.retryTime : input == nil ? .seconds(3600) : nextRound.since(now)
-        guard let first else { return questions.isEmpty ? retry : nextListing.since(now) }
-        return min(retry, max(first, nextListing).since(now))
+        guard let input, !input.processes.isEmpty else { return .seconds(3600) }
+        let round = input.processes.count > learned.count ? LookupWork.retryTime : nextRound.since(now)
+        let first = questions.isEmpty ? undecided.map(\.after).min() : now
+        return min(round, first.map { max($0, nextListing).since(now) } ?? round)
     }
 
     private var isDue: Bool {
@@ -130,20 +134,19 @@ private final class LookupWork {
 
     private func learnAll(_ input: FamilyLookup.Input) {
         let now = MonotonicTime.now()
-        if now >= nextRound { learned = [:] }
+        let isRound = now >= nextRound
+        if isRound { learned = [:] }
         learned = learned.filter { input.processes[$0.key] == $0.value }
         let new = input.processes.keys.filter { learned[$0] == nil && silent[$0].map { now >= $0 } ?? true }.sorted()
         if !new.isEmpty {
             let (listing, listed) = list(new, input) { _ in true }
-            known.learn(listing)
+            known.learn(listing, isWhole: isRound && listed.count == input.processes.count)
             for shard in listed { learned[shard] = input.processes[shard] }
-            let end = MonotonicTime.now()
-            let pause = max(LookupWork.roundTime.nanoseconds, 9 * end.since(now).nanoseconds)
-            nextRound = end.advanced(by: TimeSpan(nanoseconds: pause))
         }
-        if !hasOwn, let shard = learned.keys.min() { hasOwn = learnOwn(of: shard, input) }
+        if isRound { nextRound = max(now.advanced(by: LookupWork.roundTime), .now()) }
+        if !hasOwn { hasOwn = learned.keys.sorted().contains { learnOwn(of: $0, input) } }
         // One that cannot be asked is not waited for.
-        if !input.processes.isEmpty, hasOwn || learned.isEmpty { known.isComplete = true }
+        if !input.processes.isEmpty { known.isComplete = true }
     }
 
     /// - Returns: whether the shard has told its own families.
@@ -156,9 +159,8 @@ private final class LookupWork {
             timeout: LookupWork.listTimeout,
             bodyLimit: LookupWork.listLimit
         )
-        guard case .response(let response) = session.send(request) else { return false }
-        // Where a scrape fails or is elsewhere, there is nothing to learn.
-        if response.status == 200 { known.learn(own: response.body.withUnsafeBytes { OwnFamilies.read($0) }) }
+        guard case .response(let response) = session.send(request), response.status == 200 else { return false }
+        known.learn(own: response.body.withUnsafeBytes { OwnFamilies.read($0) })
         return true
     }
 
@@ -166,9 +168,10 @@ private final class LookupWork {
 
     private func decideAll() {
         let now = MonotonicTime.now()
-        guard let input else { return answerAll(by: TierListing(begun: now)) }
+        guard let input, !input.processes.isEmpty else { return answerAll(by: TierListing(begun: now)) }
         guard now >= nextListing else { return }
-        let due = questions.map { $0 } + undecided.filter { now >= $0.after }.map(\.question)
+        let again = undecided.filter { now >= $0.after }.map(\.question)
+        let due = questions + again
         undecided.removeAll { now >= $0.after }
         questions = []
         guard !due.isEmpty else { return }
@@ -183,18 +186,23 @@ private final class LookupWork {
         }
         let (listing, _) = list(shards, input) { names.contains($0) }
         let end = MonotonicTime.now()
-        nextListing = end.advanced(by: TimeSpan(nanoseconds: 9 * end.since(now).nanoseconds))
-        for question in due { decide(question, by: listing) }
+        nextListing = end.advanced(
+            by: min(TimeSpan(nanoseconds: 9 * end.since(now).nanoseconds), LookupWork.longestPause)
+        )
+        for (index, question) in due.enumerated() {
+            decide(question, by: listing, isAgain: index >= due.count - again.count)
+        }
     }
 
-    private func decide(_ question: FamilyLookup.Question, by listing: TierListing) {
+    private func decide(_ question: FamilyLookup.Question, by listing: TierListing, isAgain: Bool) {
         let now = MonotonicTime.now()
-        let decision = known.decide(question.push, by: listing, isLast: now >= question.deadline, at: now)
+        let isLast = now >= question.deadline
+        let decision = known.decide(question.push, by: listing, isAgain: isAgain, isLast: isLast, at: now)
         guard case .wait(let time) = decision else { return question.answer(decision) }
         undecided.append((question, min(time, question.deadline)))
     }
 
-    /// The check has been switched off meanwhile.
+    /// The check has been switched off meanwhile, or there is no shard.
     private func answerAll(by listing: TierListing) {
         for question in questions + undecided.map(\.question) {
             question.answer(known.decide(question.push, by: listing, isLast: true, at: .now()))
@@ -246,11 +254,12 @@ private final class LookupWork {
     }
 
     private static let listLimit = 1 << 29
-    private static let listTimeout = TimeSpan.seconds(10)
+    private static let listTimeout = TimeSpan.seconds(5)
+    private static let longestPause = TimeSpan.seconds(2)
     private static let atOnce = 8
     private static let retryTime = TimeSpan.seconds(2)
     /// From one listing of all that a shard holds to the next.
     private static let roundTime = TimeSpan.seconds(60)
     /// How long a shard that could not be listed is not asked again.
-    private static let silence = TimeSpan.seconds(2)
+    private static let silence = TimeSpan.seconds(30)
 }

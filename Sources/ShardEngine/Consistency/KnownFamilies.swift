@@ -43,11 +43,19 @@ final class KnownFamilies: Sendable {
 
     /// Decides by a listing that began after the push had come.
     ///
-    /// - Parameter isLast: whether there will be no other listing for it.
-    func decide(_ push: CheckedPush, by listing: TierListing, isLast: Bool, at now: MonotonicTime) -> Decision {
+    /// - Parameters:
+    ///   - isAgain: whether a listing has not decided it already.
+    ///   - isLast: whether there will be no other listing for it.
+    func decide(
+        _ push: CheckedPush,
+        by listing: TierListing,
+        isAgain: Bool = false,
+        isLast: Bool,
+        at now: MonotonicTime
+    ) -> Decision {
         if let refusal = refusalByOwn(push) { return .refuse(refusal) }
         let found = state.withLock { state in
-            let found = state.decide(push, by: listing, isLast: isLast)
+            let found = state.decide(push, by: listing, isAgain: isAgain, isLast: isLast)
             if case .taken = found { state.take(push, at: now) }
             return found
         }
@@ -73,8 +81,10 @@ final class KnownFamilies: Sendable {
     }
 
     /// Learns what shards hold.
-    func learn(_ listing: TierListing) {
-        state.withLock { $0.learn(listing) }
+    ///
+    /// - Parameter isWhole: whether the listing is of all that all shards hold.
+    func learn(_ listing: TierListing, isWhole: Bool = false) {
+        state.withLock { $0.learn(listing, isWhole: isWhole) }
     }
 
     /// Learns the families of Pushgateways themselves.
@@ -180,9 +190,11 @@ private struct Known {
     }
 
     /// When another group last pushed it.
-    func takenAt(besides group: Int) -> MonotonicTime { taker == group ? othersTakenAt : takenAt }
+    func takenAt(besides group: Int) -> MonotonicTime {
+        taker == group ? othersTakenAt : max(takenAt, othersTakenAt)
+    }
 
-    private static let mostShapes = 16
+    private static let mostShapes = 64
 }
 
 /// When groups were last written. Groups that share a place only make others wait in vain.
@@ -247,7 +259,9 @@ private struct State {
     mutating func take(_ push: CheckedPush, at now: MonotonicTime) {
         writes.note(push.group, at: now)
         for family in push.families {
-            if families[family.name] == nil { families[family.name] = Known(family) }
+            if families[family.name] == nil, families.count < State.mostFamilies {
+                families[family.name] = Known(family)
+            }
             families[family.name]?.add(family.series)
             families[family.name]?.taken(push.group, at: now)
         }
@@ -255,7 +269,7 @@ private struct State {
 
     // MARK: By a listing
 
-    mutating func decide(_ push: CheckedPush, by listing: TierListing, isLast: Bool) -> Finding {
+    mutating func decide(_ push: CheckedPush, by listing: TierListing, isAgain: Bool, isLast: Bool) -> Finding {
         var early: MonotonicTime?
         for family in push.families {
             for clash in listing.clashes(family, of: push) {
@@ -266,7 +280,7 @@ private struct State {
             }
         }
         for family in push.families {
-            if let time = mayBeHidden(family, push, listing) { early = max(early ?? time, time) }
+            if let time = mayBeHidden(family, push, listing, isAgain: isAgain) { early = max(early ?? time, time) }
         }
         if let early {
             // What others push all the time is not for this one to change.
@@ -291,12 +305,18 @@ private struct State {
     }
 
     /// Until when a push that clashes may be stored without the listing telling it.
-    private func mayBeHidden(_ family: PushedFamily, _ push: CheckedPush, _ listing: TierListing) -> MonotonicTime? {
+    ///
+    /// For the same series in two groups that is asked once: where many push a family with such labels all the time, it would never end.
+    private func mayBeHidden(
+        _ family: PushedFamily,
+        _ push: CheckedPush,
+        _ listing: TierListing,
+        isAgain: Bool
+    ) -> MonotonicTime? {
         var doubtful = kin(of: family)
-        if let known = families[family.name],
-            known.kind != family.kind || known.isDisputed || known.mayClash(family.series)
-        {
-            doubtful.append(family.name)
+        if let known = families[family.name] {
+            let mayClash = !isAgain && known.mayClash(family.series)
+            if known.kind != family.kind || mayClash { doubtful.append(family.name) }
         }
         let times = doubtful.compactMap { name -> MonotonicTime? in
             guard let known = families[name] else { return nil }
@@ -320,7 +340,15 @@ private struct State {
         families[family.name] = known
     }
 
-    mutating func learn(_ listing: TierListing) {
+    /// - Parameter isWhole: whether it is of all that all shards hold: what none of them does is forgotten.
+    mutating func learn(_ listing: TierListing, isWhole: Bool) {
+        if isWhole {
+            families = families.filter { name, known in
+                let latest = max(known.takenAt, known.othersTakenAt).advanced(by: storeDelay)
+                return known.isOwn || known.underWay > 0 || latest > listing.begun || listing.holders[name] != nil
+            }
+            for (name, known) in families where known.isDisputed { families[name]?.isDisputed = false }
+        }
         for (name, holders) in listing.holders {
             for holder in holders {
                 let family = PushedFamily(name: name, kind: holder.kind, help: nil, series: holder.series)
@@ -333,6 +361,8 @@ private struct State {
         }
     }
 
+    /// Names beyond these are looked up each time.
+    private static let mostFamilies = 200_000
     /// Until pushes under way are looked at again.
     private static let pause = TimeSpan.milliseconds(20)
 }

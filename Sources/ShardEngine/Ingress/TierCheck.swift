@@ -43,6 +43,8 @@ final class TierCheck {
             group: SeriesHash.group(key),
             isPost: connection.method == .post
         )
+        // Without a shard there is nothing to decide, and the forwarder has the answer.
+        guard forwarder.shard(for: hash) != nil else { return done(connection, .take(nil)) }
         switch known.decide(push, at: forwarder.loop.now) {
         case .take(let taken): done(connection, .take(taken))
         case .refuse(let refusal): mark(connection, hash, refusal, done)
@@ -96,13 +98,17 @@ final class TierCheck {
         _ refusal: PushRefusal,
         _ done: @escaping (InboundConnection, Outcome) -> Void
     ) {
-        guard let shard = forwarder.shard(for: hash) else { return done(connection, .refuse(refusal)) }
+        // While groups move, nobody else may write where they are; and a group with an empty instance is not there yet.
+        guard forwarder.routes.isSettled, connection.rewrittenTarget == nil, let shard = forwarder.shard(for: hash)
+        else {
+            return done(connection, .refuse(refusal))
+        }
         let request = HTTPRequest(
             method: .post,
             host: shard.host,
             port: shard.port,
             target: String(decoding: connection.forwardedTarget, as: UTF8.self),
-            headers: forwarder.settings.check.headers,
+            headers: TierCheck.credentials(connection),
             body: Array("x 1 1\n".utf8),
             timeout: forwarder.settings.responseTimeout
         )
@@ -110,6 +116,18 @@ final class TierCheck {
         waiting.call = HTTPCall(loop: forwarder.loop, resolver: forwarder.resolver, request) { _ in
             if let connection = waiting.giveUp() { done(connection, .refuse(refusal)) }
         }
+    }
+}
+
+extension TierCheck {
+    /// What the client says of itself to a shard: that takes from it nothing that it would not take without shardd.
+    private static func credentials(_ connection: InboundConnection) -> [(String, String)] {
+        var found: [(String, String)] = []
+        connection.forEachHeader { header in
+            guard equalsIgnoringCase(header.name, "authorization") else { return }
+            found.append(("Authorization", String(decoding: header.value, as: UTF8.self)))
+        }
+        return found
     }
 }
 
@@ -134,6 +152,7 @@ private final class WaitingPush: InboundRequestOwner {
 
     func clientDisconnected() {
         connection = nil
+        call = nil
     }
 }
 

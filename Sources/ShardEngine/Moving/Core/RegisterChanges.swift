@@ -110,6 +110,8 @@ extension Register {
                 register.losesOther(slot, store)
                 if entry.own == store { register.losesOwn(slot, store, rings, backupStarts, since) }
             }
+            // Slots may have waited for this one to be adopted.
+            if register.isAdopting(store) { register.findStandIns(rings) }
         }
     }
 
@@ -125,8 +127,7 @@ extension Register {
         _ store: StoreID,
         _ rings: Rings,
         _ backupStarts: [StoreID: StartTime],
-        _ since: Epoch?,
-        isAdopted: Bool = false
+        _ since: Epoch?
     ) {
         let entry = entry(slot)
         switch entry.step {
@@ -143,35 +144,25 @@ extension Register {
         }
         // Of one that has yet to be adopted nobody knows whether it holds anything of the slot that counts: that is awaited.
         let mustWait = clean == nil && rings.standIn(slot.range) { mayStandIn($0) && isAdopting($0) } != nil
-        let standIn = mustWait ? nil : clean ?? rings.standIn(slot.range, where: mayStandIn)
-        // Where each of the others has been found to hold something of it, the last one serves that.
-        let heir = isAdopted && !mustWait ? entry.predecessors.last { $0.isAdopted && !isDown($0.store) } : nil
-        guard let next = standIn ?? heir?.store else {
+        guard !mustWait, let standIn = clean ?? rings.standIn(slot.range, where: mayStandIn) else {
             if case .announced = entry.step { edit(slot) { entry, _ in entry.step = .settled } }
             return
         }
-        if let unequal, unequal != next, !former.contains(unequal) { markDirty(unequal) }
+        if let unequal, unequal != standIn, !former.contains(unequal) { markDirty(unequal) }
         // A store that had not been cleaned yet served nothing: what it holds does not count.
         if entry.step == .unclean { markDirty(store) }
         edit(slot) { entry, register in
-            entry.predecessors.removeAll { $0.store == next }
             if entry.step != .unclean {
-                // Of what it and its heir hold, what was pushed later counts.
-                let since = since ?? register.epoch
-                entry.predecessors.append(Predecessor(store: store, since: since, isAdopted: standIn == nil))
+                entry.predecessors.append(Predecessor(store: store, since: since ?? register.epoch))
             }
-            entry.step = clean == nil && standIn != nil ? .unclean : .settled
-            entry.own = next
+            entry.step = clean == nil ? .unclean : .settled
+            entry.own = standIn
         }
     }
 
     /// Stores stand in for those that have failed, where there has been none until now.
-    ///
-    /// - Parameter isAdopted: whether that is because one has been adopted.
-    mutating func findStandIns(_ rings: Rings, isAdopted: Bool = false) {
-        for slot in rings.slots where isDown(entry(slot).own) {
-            losesOwn(slot, entry(slot).own, rings, [:], nil, isAdopted: isAdopted)
-        }
+    mutating func findStandIns(_ rings: Rings) {
+        for slot in rings.slots where isDown(entry(slot).own) { losesOwn(slot, entry(slot).own, rings, [:], nil) }
     }
 
     // MARK: Return

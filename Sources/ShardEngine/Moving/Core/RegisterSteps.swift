@@ -214,7 +214,7 @@ extension Register {
                 // Requests have marked by this number since the store was named: nothing has changed for them.
                 register.entries[slot]?.changed = before
             }
-            register.findStandIns(rings, isAdopted: true)
+            register.findStandIns(rings)
         }
     }
 }
