@@ -9,7 +9,9 @@ extension Server {
         guard configuration.pushCheck == .full, configuration.mode == .forward else { return lookup.update(nil) }
         let identities = stores.map.identities
         let processes = membership.shards.map { ($0, identities[$0]?.process ?? "") }
-        let isAtRest = members.movesGroups && tier.following?.view.isSettled == true
+        // Groups are on their owners alone where they are moved and nothing is on its way; by paths an owner cannot be told.
+        let isSettled = members.movesGroups && tier.following?.view.isSettled == true
+        let isAtRest = isSettled && configuration.hash.key == .group
         lookup.update(
             FamilyLookup.Input(
                 processes: Dictionary(processes) { first, _ in first },

@@ -99,6 +99,8 @@ private final class LookupWork {
             known.clear()
             (learned, silent, hasOwn) = ([:], [:], false)
         }
+        // A process that is new is asked, however long the one before it did not answer.
+        silent = silent.filter { new?.processes[$0.key] == input?.processes[$0.key] }
         input = new
         hasNews = true
     }
@@ -144,7 +146,7 @@ private final class LookupWork {
             for shard in listed { learned[shard] = input.processes[shard] }
         }
         if isRound { nextRound = max(now.advanced(by: LookupWork.roundTime), .now()) }
-        if !hasOwn { hasOwn = learned.keys.sorted().contains { learnOwn(of: $0, input) } }
+        if !hasOwn, isRound || !new.isEmpty { hasOwn = learned.keys.sorted().contains { learnOwn(of: $0, input) } }
         // One that cannot be asked is not waited for.
         if !input.processes.isEmpty { known.isComplete = true }
     }
