@@ -1,21 +1,18 @@
 // What the flags of a Pushgateway say, which it tells in /api/v1/status: how often it writes its file, as copies of groups that have
 // moved stay for longer than it takes the new owner to write them; and whether it checks pushes. `Stores` reads each answer.
 
-extension HTTPOutcome {
-    /// How often the Pushgateway that gave this answer writes its file; nil where it has none, or does not tell.
-    var fileInterval: TimeSpan? {
-        let flags = shardFlags
-        guard let file = flags["persistence.file"], !file.isEmpty else { return nil }
-        return flags["persistence.interval"].flatMap { TimeSpan(goDuration: $0) } ?? .seconds(300)
-    }
+/// The flags of one Pushgateway that are of use here.
+struct ShardFlags {
+    /// How often it writes its file; nil where it has none, or does not tell.
+    private(set) var fileInterval: TimeSpan?
+    /// Whether it checks pushes for consistency; nil where it does not tell.
+    private(set) var isChecking: Bool?
 
-    /// Whether the Pushgateway that gave this answer checks pushes for consistency; nil where it does not tell.
-    var isChecking: Bool? { shardFlags["push.disable-consistency-check"].map { $0 != "true" } }
-
-    /// The flags that are of use here.
-    private var shardFlags: [String: String] {
-        guard case .response(let response) = self, response.status == 200 else { return [:] }
-        var flags: [String: String] = [:]
+    /// Reads what a Pushgateway has answered.
+    init(_ outcome: HTTPOutcome) {
+        guard case .response(let response) = outcome, response.status == 200 else { return }
+        var file = ""
+        var interval: TimeSpan?
         response.body.withUnsafeBytes { body in
             var scanner = JSONScanner(body)
             scanner.object { scanner, name in
@@ -23,13 +20,17 @@ extension HTTPOutcome {
                 scanner.object { scanner, name in
                     guard name == "flags", scanner.peek() == 0x7B else { return scanner.skip() }
                     scanner.object { scanner, name in
-                        let isOfUse = name.hasPrefix("persistence.") || name.hasPrefix("push.")
-                        if isOfUse { flags[name] = scanner.string() } else { scanner.skip() }
+                        switch name {
+                        case "persistence.file": file = scanner.string()
+                        case "persistence.interval": interval = TimeSpan(goDuration: scanner.string())
+                        case "push.disable-consistency-check": isChecking = scanner.string() != "true"
+                        default: scanner.skip()
+                        }
                     }
                 }
             }
         }
-        return flags
+        if !file.isEmpty { fileInterval = interval ?? .seconds(300) }
     }
 }
 

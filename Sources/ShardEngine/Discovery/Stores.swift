@@ -172,8 +172,9 @@ final class Stores {
         questions[shard]?.call = HTTPCall(loop: loop, resolver: resolver, request) { [unowned self] outcome in
             let finding = StoreFinding(outcome)
             let latest = book.process(of: shard)
-            record(finding, of: shard, outcome.fileInterval)
-            if let isChecking = outcome.isChecking { checking[shard] = isChecking }
+            let flags = ShardFlags(outcome)
+            record(finding, of: shard, flags.fileInterval)
+            if let isChecking = flags.isChecking { checking[shard] = isChecking }
             guard let question = questions[shard] else { return }
             // At first sight, and where another process answers than a moment ago, an address that leads to several stores
             // is given the time to show it.

@@ -1,13 +1,15 @@
-// How often a Pushgateway writes its file, by what it answers.
+// What the flags of a Pushgateway say, by what it answers.
 import Testing
 
 @testable import ShardEngine
 
-@Suite struct FileIntervalTests {
-    private func interval(_ flags: String) -> TimeSpan? {
+@Suite struct ShardFlagsTests {
+    private func read(_ flags: String) -> ShardFlags {
         let body = #"{"status":"success","data":{"build_information":{"a":"b"},"flags":\#(flags),"start_time":"t"}}"#
-        return HTTPOutcome.response(HTTPResponse(status: 200, headers: [], body: Array(body.utf8))).fileInterval
+        return ShardFlags(.response(HTTPResponse(status: 200, headers: [], body: Array(body.utf8))))
     }
+
+    private func interval(_ flags: String) -> TimeSpan? { read(flags).fileInterval }
 
     @Test func itIsTheFlagWhereThereIsAFile() {
         let flags = #"{"log.level":"info","persistence.file":"/a","persistence.interval":"1m30s"}"#
@@ -16,7 +18,13 @@ import Testing
         #expect(interval(#"{"persistence.file":"","persistence.interval":"5m0s"}"#) == nil)
         #expect(interval("{}") == nil)
         #expect(interval("7") == nil)
-        #expect(HTTPOutcome.failed("no answer").fileInterval == nil)
+        #expect(ShardFlags(.failed("no answer")).fileInterval == nil)
+    }
+
+    @Test func whetherItChecksIsTold() {
+        #expect(read(#"{"push.disable-consistency-check":"true"}"#).isChecking == false)
+        #expect(read(#"{"push.disable-consistency-check":"false"}"#).isChecking == true)
+        #expect(read("{}").isChecking == nil)
     }
 
     @Test(arguments: [
