@@ -86,11 +86,11 @@ final class PushHandler {
     }
 
     @inline(__always)
-    private func forward(_ connection: InboundConnection, _ hash: UInt32, _ taken: TakenPush? = nil) {
+    private func forward(_ connection: InboundConnection, _ hash: UInt32) {
         if connection.rewrittenTarget != nil, connection.method == .post {
-            return heldPushes.forward(connection, hash: hash, taken)
+            return heldPushes.forward(connection, hash: hash, nil)
         }
-        forwarder.forward(connection, hash: hash, taken)
+        forwarder.forward(connection, hash: hash)
     }
 
     @inline(never)
@@ -149,7 +149,9 @@ final class PushHandler {
     ) {
         tierCheck.decide(connection, hash: hash, contents: contents) { [unowned self] connection, outcome in
             switch outcome {
-            case .take(let taken): forward(connection, hash, taken)
+            case .take(let taken) where connection.rewrittenTarget != nil && connection.method == .post:
+                heldPushes.forward(connection, hash: hash, taken)
+            case .take(let taken): forwarder.forward(connection, hash: hash, taken)
             case .refuse(let refusal): refuse(connection, refusal)
             }
         }

@@ -168,7 +168,6 @@ final class Exchange {
 
     private func finish(_ status: Int) {
         connection = nil
-        if taken != nil { taken = nil }
         forwarder.metrics.inFlight -= 1
         forwarder.metrics.countAnswer(method, status, forwarder.loop.now.since(start))
     }

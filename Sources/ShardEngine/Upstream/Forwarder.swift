@@ -123,9 +123,20 @@ final class Forwarder {
     }
 
     /// Forwards the request that is outstanding on the connection.
+    func forward(_ connection: InboundConnection, hash: UInt32) {
+        take(connection, hash, nil)
+    }
+
+    /// The same.
     ///
     /// - Parameter taken: is let go of when the push has ended.
-    func forward(_ connection: InboundConnection, hash: UInt32, _ taken: AnyObject? = nil) {
+    @inline(never)
+    func forward(_ connection: InboundConnection, hash: UInt32, _ taken: AnyObject?) {
+        take(connection, hash, taken)
+    }
+
+    @inline(__always)
+    private func take(_ connection: InboundConnection, _ hash: UInt32, _ taken: AnyObject?) {
         loop.assertOnLoop()
         let routes = self.routes
         metrics.inFlight += 1
