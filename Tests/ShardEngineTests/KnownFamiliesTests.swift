@@ -97,7 +97,8 @@ import Testing
 
     @Test func whatWasDeletedJustNowIsWaitedFor() throws {
         let held = try listing([("a", "x", "GAUGE")], after: 9)
-        known.noteWrite(of: SeriesHash.group([("job", "a")]), at: held.begun)
+        let delete = CheckedPush(families: [], group: SeriesHash.group([("job", "a")]), isPost: false)
+        #expect(isTaken(decide(delete, by: held)))
         guard case .wait = decide(push("b", "x", .counter), by: held) else { return #expect(Bool(false)) }
         #expect(refusal(known.decide(push("b", "x", .counter), by: held, isLast: true, at: held.begun)) != nil)
     }

@@ -44,7 +44,7 @@ final class KnownFamilies: Sendable {
     /// Decides by a listing that began after the push had come.
     ///
     /// - Parameters:
-    ///   - isAgain: whether a listing has not decided it already.
+    ///   - isAgain: whether a listing before has left it undecided.
     ///   - isLast: whether there will be no other listing for it.
     func decide(
         _ push: CheckedPush,
@@ -73,11 +73,6 @@ final class KnownFamilies: Sendable {
             }
             return nil
         }
-    }
-
-    /// A push or DELETE of the group is on its way, or has its answer.
-    func noteWrite(of group: Int, at now: MonotonicTime) {
-        state.withLock { $0.writes.note(group, at: now) }
     }
 
     /// Learns what shards hold.

@@ -154,20 +154,6 @@ struct TierListing: Sendable {
     }
 }
 
-extension FamilyKind {
-    /// By the name that a listing has for it.
-    fileprivate init?(listed name: String) {
-        switch name {
-        case "COUNTER": self = .counter
-        case "GAUGE": self = .gauge
-        case "SUMMARY": self = .summary
-        case "UNTYPED": self = .untyped
-        case "HISTOGRAM": self = .histogram
-        default: return nil
-        }
-    }
-}
-
 extension PushedSeries {
     /// A series with these labels, which are all that it has.
     fileprivate init(listed labels: [LabelPair], keyNames: UInt64) {

@@ -31,7 +31,7 @@ struct FamilyEncoder {
         bytes += length.bytes + message.bytes
     }
 
-    private func encoded(_ metric: Metric, _ kind: MetricFamily.Kind) -> Message {
+    private func encoded(_ metric: Metric, _ kind: FamilyKind) -> Message {
         var message = Message()
         for pair in metric.labels {
             var label = Message()

@@ -55,17 +55,8 @@ struct FamilyCopy: Sendable {
 
 /// A metric family as a Pushgateway holds it.
 struct MetricFamily: Equatable, Sendable {
-    /// The types that a push can have, with their numbers in the protocol's buffers.
-    enum Kind: Int, Sendable {
-        case counter = 0
-        case gauge = 1
-        case summary = 2
-        case untyped = 3
-        case histogram = 4
-    }
-
     var name: String
-    var kind: Kind
+    var kind: FamilyKind
     var help: String
     var metrics: [Metric]
 }

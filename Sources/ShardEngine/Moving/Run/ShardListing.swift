@@ -165,7 +165,7 @@ private struct GroupReader {
     private mutating func content(_ name: String, type: String, help: String, _ scanner: inout JSONScanner)
         -> MetricFamily?
     {
-        guard let kind = MetricFamily.Kind(listed: type) else {
+        guard let kind = FamilyKind(listed: type) else {
             copy.obstacle = "the type of \(name), \(type), cannot be listed"
             return nil
         }
@@ -187,9 +187,9 @@ private struct MetricReader {
     var metric = Metric()
     /// Whether everything that the metric has was told.
     var isWhole = true
-    private let kind: MetricFamily.Kind
+    private let kind: FamilyKind
 
-    init(_ kind: MetricFamily.Kind) {
+    init(_ kind: FamilyKind) {
         self.kind = kind
     }
 
@@ -249,9 +249,9 @@ func isLossy(_ text: String) -> Bool {
     text.unicodeScalars.contains("\u{FFFD}")
 }
 
-extension MetricFamily.Kind {
+extension FamilyKind {
     /// By the name that a listing has for it.
-    fileprivate init?(listed name: String) {
+    init?(listed name: String) {
         switch name {
         case "COUNTER": self = .counter
         case "GAUGE": self = .gauge
