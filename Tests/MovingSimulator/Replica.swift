@@ -258,8 +258,9 @@ final class Replica {
         isWritingNote = true
         world.consul.writeNote(self, note) { [unowned self] isWritten in
             isWritingNote = false
-            if isWritten { writtenNote = note }
-            if isWritten { publish() }
+            guard isWritten else { return world.after(200) { [unowned self] in publish() } }
+            writtenNote = note
+            publish()
         }
     }
 

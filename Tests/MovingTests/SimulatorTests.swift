@@ -23,6 +23,12 @@ import Testing
         )
     }
 
+    /// Consul was away for 23 ms when a replica told what it follows, and nothing happened after that: the tier never came to rest.
+    @Test func aNoteThatCouldNotBeWrittenIsWrittenAgain() throws {
+        let away = try #require(SimulatorTests.strict.first { $0.name == "away" })
+        #expect(outcome(away.scenario(seed: 343_439_774_208)).isEmpty)
+    }
+
     @Test func fencesAreShortWhileNothingFails() {
         for configuration in SimulatorTests.strict
         where ["calm", "concurrent", "duplicates"].contains(configuration.name) {

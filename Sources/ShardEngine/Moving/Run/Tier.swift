@@ -365,7 +365,11 @@ final class Tier {
         isWritingNote = true
         keeper.write(note) { [unowned self] isWritten in
             isWritingNote = false
-            guard isWritten else { return }
+            // A failure that is over before the session is leaves nothing else to write it again for.
+            guard isWritten else {
+                retry?.schedule(after: Tier.retryTime)
+                return
+            }
             writtenNote = note
             tellNote()
         }
