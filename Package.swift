@@ -83,6 +83,7 @@ let package = Package(
             name: "ShardEngineTests",
             dependencies: [
                 "MovingCore",
+                "MovingSimulator",
                 "ShardEngine",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),

@@ -16,7 +16,8 @@ extension Server {
             FamilyLookup.Input(
                 processes: Dictionary(processes) { first, _ in first },
                 ring: isAtRest ? shown.ring : nil,
-                check: configuration.check
+                check: configuration.check,
+                consul: configuration.consul
             )
         )
     }

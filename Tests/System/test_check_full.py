@@ -49,12 +49,12 @@ def last_requests(checked, pushes):
     return "\n".join(["\nThe last requests, and the shards of their groups:", *lines])
 
 
-def run(directory, count, pushes, counts):
+def run(directory, count, replicas, pushes, counts):
     """None, or what was wrong, as text."""
     directory.mkdir()
     lab = Lab(directory)
     try:
-        problem = decided_otherwise(Checked(lab, count), pushes, counts)
+        problem = decided_otherwise(Checked(lab, count, replicas), pushes, counts)
         logs = [log for name, log in lab.logs() if "shardd" in name]
         return problem and "\n".join([problem, "shardd's log:", *logs])
     finally:
@@ -62,20 +62,20 @@ def run(directory, count, pushes, counts):
 
 
 @pytest.mark.seconds(300)
-@pytest.mark.parametrize("count", [1, 3], ids=["1 shard", "3 shards"])
-def test_any_pushes_are_decided_as_by_one_pushgateway(tmp_path, count):
+@pytest.mark.parametrize("count,replicas", [(1, 1), (3, 1), (3, 2)], ids=["1 shard", "3 shards", "2 replicas"])
+def test_any_pushes_are_decided_as_by_one_pushgateway(tmp_path, count, replicas):
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"SEED={seed} STEPS={STEPS}")
     chance = random.Random(seed)
     pushes, counts = [random_push(chance, number) for number in range(1, STEPS + 1)], {}
-    problem = run(tmp_path / "whole", count, pushes, counts)
+    problem = run(tmp_path / "whole", count, replicas, pushes, counts)
     print(counts)
     if problem is None:
         return
     problems = [problem]
 
     def fails(shorter):
-        found = run(tmp_path / f"part-{len(problems)}", count, shorter, {})
+        found = run(tmp_path / f"part-{len(problems)}", count, replicas, shorter, {})
         problems.append(found)
         return found is not None
 
@@ -86,15 +86,17 @@ def test_any_pushes_are_decided_as_by_one_pushgateway(tmp_path, count):
     pytest.fail(f"SEED={seed} STEPS={STEPS}, where {len(least)} of the requests do:\n{last}", pytrace=False)
 
 
-def test_pushes_at_the_same_time_leave_nothing_that_fails_a_scrape(lab):
-    """Of many clients, by two workers: whichever of two that do not go together is taken, the other is not."""
-    shards = lab.pushgateways(3, NO_CHECK)
-    replica = lab.shardd(shards, workers=2, pushes={"check": "full"})
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_pushes_at_the_same_time_leave_nothing_that_fails_a_scrape(lab, replicas):
+    """Of many clients, by two workers each: whichever of two that do not go together is taken, the other is not."""
+    checked = Checked(lab, 3, replicas, workers=2)
+    shards = checked.shards
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"SEED={seed}")
 
     def client(number):
         chance = random.Random(seed + number)
+        replica = checked.replicas[number % replicas]
         pushes = [random_push(chance, count) for count in range(60)]
         return [ask(replica.address, *push.sent()).status for push in pushes]
 
@@ -198,8 +200,7 @@ def test_full_refuses_what_disagrees_with_stored_groups_as_soon_as_it_is_ready(c
     other = f"{holder}/x/1"
     checked.both("PUT", holder, held_body)
     for _ in range(2):
-        assert checked.replica.stop() == 0
-        checked.replica = checked.start()
+        checked.restart()
         answer, expected = checked.both("POST", other, bad)
         assert (answer.status, expected.status) == (400, 400), (answer, expected)
         assert f'job="{apart.a}"' in answer.text and checked.place(holder) in answer.text, answer

@@ -2,7 +2,7 @@
 // others may push there too; and what they hold of some families, for pushes that may clash with it. The server owns this; workers
 // ask it. It has a thread and a loop of its own, so that no push waits for a listing but those that need one.
 //
-// One listing is for all pushes that had come before it began. Shards spend a tenth of their time on listings, unless these take long.
+// One listing is for all pushes that had come before it began.
 import Logging
 import Synchronization
 
@@ -15,15 +15,8 @@ final class FamilyLookup {
         /// The ring, where each group is on its owner alone; nil while groups are moved.
         var ring: Ring?
         var check: Configuration.Check
-    }
-
-    /// A push that waits for a listing.
-    struct Question: Sendable {
-        var push: CheckedPush
-        /// When it is answered at the latest, by what is known then.
-        var deadline: MonotonicTime
-        /// Is called on the lookup's thread.
-        var answer: @Sendable (KnownFamilies.Decision) -> Void
+        /// Where replicas tell each other of families; nil where there is no Consul.
+        var consul: Configuration.Consul?
     }
 
     let known: KnownFamilies
@@ -54,7 +47,7 @@ final class FamilyLookup {
     }
 
     /// Has a push decided by a listing that begins from now on; any thread may call it.
-    var ask: @Sendable (Question) -> Void {
+    var ask: @Sendable (FamilyQuestions.Question) -> Void {
         let work = self.work
         return { question in work.post { $0.ask(question) } }
     }
@@ -80,18 +73,18 @@ private final class LookupWork {
     private var learned: [ShardAddress: String] = [:]
     /// When all are listed again.
     private var nextRound = MonotonicTime(nanoseconds: 0)
+    private var lastRound = MonotonicTime(nanoseconds: 0)
     /// Shards that could not be listed, until when they are left alone.
     private var silent: [ShardAddress: MonotonicTime] = [:]
     private var hasOwn = false
-    private var questions: [FamilyLookup.Question] = []
-    /// Those that the listings so far have not decided, and when the next one may begin.
-    private var undecided: [(question: FamilyLookup.Question, after: MonotonicTime)] = []
-    private var nextListing = MonotonicTime(nanoseconds: 0)
+    private let questions: FamilyQuestions
+    private var claims: ClaimKeeper?
 
     init(_ session: HTTPSession, _ known: KnownFamilies, _ logger: Logger) {
         self.session = session
         self.known = known
         self.logger = logger
+        questions = FamilyQuestions(known)
     }
 
     func update(_ new: FamilyLookup.Input?) {
@@ -99,23 +92,30 @@ private final class LookupWork {
             known.clear()
             (learned, silent, hasOwn) = ([:], [:], false)
         }
+        if new?.consul != input?.consul {
+            claims = nil
+            known.isShared = new?.consul != nil
+        }
         // A process that is new is asked, however long the one before it did not answer.
         silent = silent.filter { new?.processes[$0.key] == input?.processes[$0.key] }
         input = new
         hasNews = true
     }
 
-    func ask(_ question: FamilyLookup.Question) {
-        questions.append(question)
+    func ask(_ question: FamilyQuestions.Question) {
+        questions.ask(question, at: .now())
         hasNews = true
     }
 
     func run() {
         while !session.isOver {
             hasNews = false
-            if let input { learnAll(input) }
+            if let input {
+                followClaims(input)
+                learnAll(input)
+            }
             decideAll()
-            session.pause(timeToNext) { [unowned self] in hasNews || isDue }
+            session.pause(timeToNext) { [unowned self] in hasNews }
         }
     }
 
@@ -123,13 +123,23 @@ private final class LookupWork {
         let now = MonotonicTime.now()
         guard let input, !input.processes.isEmpty else { return .seconds(3600) }
         let round = input.processes.count > learned.count ? LookupWork.retryTime : nextRound.since(now)
-        let first = questions.isEmpty ? undecided.map(\.after).min() : now
-        return min(round, first.map { max($0, nextListing).since(now) } ?? round)
+        return min(round, questions.nextTime?.since(now) ?? round)
     }
 
-    private var isDue: Bool {
-        let now = MonotonicTime.now()
-        return now >= nextListing && (!questions.isEmpty || undecided.contains { now >= $0.after })
+    /// Hears what other replicas claim, before anything is taken by what is known.
+    private func followClaims(_ input: FamilyLookup.Input) {
+        guard claims == nil, let settings = input.consul else { return }
+        claims = ClaimKeeper(
+            session: session,
+            settings: settings,
+            logger: logger,
+            onGap: { [unowned self] in
+                known.doubtAll()
+                nextRound = min(nextRound, max(.now(), lastRound.advanced(by: LookupWork.gapTime)))
+                hasNews = true
+            },
+            onClaims: { [known] in known.hear($0, at: .now()) }
+        )
     }
 
     // MARK: All that a shard holds
@@ -137,7 +147,7 @@ private final class LookupWork {
     private func learnAll(_ input: FamilyLookup.Input) {
         let now = MonotonicTime.now()
         let isRound = now >= nextRound
-        if isRound { learned = [:] }
+        if isRound { (learned, lastRound) = ([:], now) }
         learned = learned.filter { input.processes[$0.key] == $0.value }
         let new = input.processes.keys.filter { learned[$0] == nil && silent[$0].map { now >= $0 } ?? true }.sorted()
         if !new.isEmpty {
@@ -170,46 +180,17 @@ private final class LookupWork {
 
     private func decideAll() {
         let now = MonotonicTime.now()
-        guard let input, !input.processes.isEmpty else { return answerAll(by: TierListing(begun: now)) }
-        guard now >= nextListing else { return }
-        let again = undecided.filter { now >= $0.after }.map(\.question)
-        let due = questions + again
-        undecided.removeAll { now >= $0.after }
-        questions = []
+        // The check has been switched off meanwhile, or there is no shard.
+        guard let input, !input.processes.isEmpty else { return questions.decideAll(at: now) }
+        let due = questions.due(at: now)
         guard !due.isEmpty else { return }
-        var names: Set<[UInt8]> = []
-        for family in due.flatMap(\.push.families) {
-            names.insert(family.name)
-            names.formUnion(FamilyKin.names(of: family.name, family.kind))
-        }
+        let names = FamilyQuestions.names(due)
         let shards = input.processes.keys.filter { silent[$0].map { now >= $0 } ?? true }.sorted()
         if names.contains(where: OwnFamilies.mayBecomeOne) {
             for shard in shards { _ = learnOwn(of: shard, input) }
         }
         let (listing, _) = list(shards, input) { names.contains($0) }
-        let end = MonotonicTime.now()
-        nextListing = end.advanced(
-            by: min(TimeSpan(nanoseconds: 9 * end.since(now).nanoseconds), LookupWork.longestPause)
-        )
-        for (index, question) in due.enumerated() {
-            decide(question, by: listing, isAgain: index >= due.count - again.count)
-        }
-    }
-
-    private func decide(_ question: FamilyLookup.Question, by listing: TierListing, isAgain: Bool) {
-        let now = MonotonicTime.now()
-        let isLast = now >= question.deadline
-        let decision = known.decide(question.push, by: listing, isAgain: isAgain, isLast: isLast, at: now)
-        guard case .wait(let time) = decision else { return question.answer(decision) }
-        undecided.append((question, min(time, question.deadline)))
-    }
-
-    /// The check has been switched off meanwhile, or there is no shard.
-    private func answerAll(by listing: TierListing) {
-        for question in questions + undecided.map(\.question) {
-            question.answer(known.decide(question.push, by: listing, isLast: true, at: .now()))
-        }
-        (questions, undecided) = ([], [])
+        questions.decide(due, by: listing, at: .now()) { [claims] in claims?.add($0) ?? .failed }
     }
 
     private func list(
@@ -257,11 +238,12 @@ private final class LookupWork {
 
     private static let listLimit = 1 << 29
     private static let listTimeout = TimeSpan.seconds(5)
-    private static let longestPause = TimeSpan.seconds(2)
     private static let atOnce = 8
     private static let retryTime = TimeSpan.seconds(2)
     /// From one listing of all that a shard holds to the next.
     private static let roundTime = TimeSpan.seconds(60)
+    /// The same where claims may have been missed: Consul may come and go.
+    private static let gapTime = TimeSpan.seconds(10)
     /// How long a shard that could not be listed is not asked again.
     private static let silence = TimeSpan.seconds(30)
 }

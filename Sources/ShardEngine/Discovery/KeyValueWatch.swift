@@ -1,10 +1,11 @@
-// A folder of Consul's key-value store, watched by blocking queries, so that all replicas know within milliseconds what one
-// has stored. Both stores have one. https://developer.hashicorp.com/consul/api-docs/features/blocking
+// A key of Consul's key-value store, or a folder, watched by blocking queries, so that all replicas know within milliseconds what
+// one has stored. DrainFollower and ClaimKeeper have one. https://developer.hashicorp.com/consul/api-docs/features/blocking
 
-/// Tells of a folder's content now, and whenever it changes; loop-confined.
+/// Tells of the content now, and whenever it changes; loop-confined.
 final class KeyValueWatch {
     private let client: ConsulClient
     private let target: String
+    private let onFailure: () -> Void
     private let onAnswer: (HTTPOutcome) -> Void
     private var index = ConsulIndex()
     private var call: HTTPCall?
@@ -13,12 +14,20 @@ final class KeyValueWatch {
     /// Watches for as long as it lives.
     ///
     /// - Parameters:
-    ///   - target: of the listing, with a query that can be added to.
+    ///   - target: of the reading, with a query that can be added to.
     ///   - loop: that of the client.
+    ///   - onFailure: is called when a query fails; another one follows.
     ///   - onAnswer: is called with each answer, whose status is 200, or 404 where nothing is stored.
-    init(client: ConsulClient, target: String, loop: EventLoop, onAnswer: @escaping (HTTPOutcome) -> Void) {
+    init(
+        client: ConsulClient,
+        target: String,
+        loop: EventLoop,
+        onFailure: @escaping () -> Void = {},
+        onAnswer: @escaping (HTTPOutcome) -> Void
+    ) {
         self.client = client
         self.target = target
+        self.onFailure = onFailure
         self.onAnswer = onAnswer
         next = Timer(loop: loop) { [unowned self] in query() }
         query()
@@ -35,6 +44,7 @@ final class KeyValueWatch {
                 onAnswer(outcome)
             } else {
                 index.restart()
+                onFailure()
             }
             // Up to an index of 1 the next query is answered at once.
             next?.schedule(after: index.value > 1 ? KeyValueWatch.pause : KeyValueWatch.retryInterval)

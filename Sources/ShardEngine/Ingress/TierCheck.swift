@@ -12,10 +12,10 @@ final class TierCheck {
 
     private let forwarder: Forwarder
     private let known: KnownFamilies
-    private let ask: @Sendable (FamilyLookup.Question) -> Void
+    private let ask: @Sendable (FamilyQuestions.Question) -> Void
     private let parser = GroupingKeyParser(key: .group)
 
-    init(_ forwarder: Forwarder, known: KnownFamilies, ask: @escaping @Sendable (FamilyLookup.Question) -> Void) {
+    init(_ forwarder: Forwarder, known: KnownFamilies, ask: @escaping @Sendable (FamilyQuestions.Question) -> Void) {
         self.forwarder = forwarder
         self.known = known
         self.ask = ask
@@ -48,7 +48,7 @@ final class TierCheck {
         switch known.decide(push, at: forwarder.loop.now) {
         case .take(let taken): done(connection, .take(taken))
         case .refuse(let refusal): mark(connection, hash, refusal, done)
-        case .lookUp, .wait: lookUp(push, connection, hash, done)
+        case .lookUp, .wait, .claim: lookUp(push, connection, hash, done)
         }
     }
 
@@ -67,7 +67,7 @@ final class TierCheck {
         let this = WeakLoopBound(self, on: forwarder.loop.mailbox)
         let finish = LoopBound(done, on: forwarder.loop)
         ask(
-            FamilyLookup.Question(
+            FamilyQuestions.Question(
                 push: push,
                 deadline: forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
             ) { decision in
@@ -86,7 +86,7 @@ final class TierCheck {
         switch decision {
         case .take(let taken): done(connection, .take(taken))
         case .refuse(let refusal): mark(connection, hash, refusal, done)
-        case .lookUp, .wait: preconditionFailure("a lookup that decides nothing")
+        case .lookUp, .wait, .claim: preconditionFailure("a lookup that decides nothing")
         }
     }
 

@@ -1,5 +1,6 @@
 """A tier that checks pushes itself (`pushes.check: full`), and the one Pushgateway that it has to decide like."""
 
+import itertools
 import time
 from typing import NamedTuple
 
@@ -20,18 +21,30 @@ class Standing(NamedTuple):
 
 
 class Checked:
-    """The shards run without a check of their own; the reference has its check on."""
+    """The shards run without a check of their own; the reference has its check on. Several replicas have a Consul agent."""
 
-    def __init__(self, lab, count):
+    def __init__(self, lab, count, replicas=1, **settings):
         self.reference = lab.pushgateway()
         self.shards = lab.pushgateways(count, NO_CHECK)
-        self.start = lambda: lab.shardd(self.shards, pushes={"check": "full"})
-        self.replica = self.start()
+        self.consul = lab.consul() if replicas > 1 else None
+        for shard in self.shards if self.consul else ():
+            self.consul.register(shard.address)
+        settings |= {"pushes": {"check": "full"}} | ({"consul_server": {"register": False}} if self.consul else {})
+        self.start = lambda: lab.shardd(self.shards, consul=self.consul, **settings)
+        self.replicas = [self.start() for _ in range(replicas)]
+        self.replica = self.replicas[0]
+        self._turns = itertools.count()
 
     def both(self, method, path, body=b"", headers=()):
-        """The tier's answer and the reference's."""
+        """The answer of the tier, whose replicas are asked in turn, and the reference's."""
         body = body.encode() if isinstance(body, str) else body
-        return tuple(ask(side.address, method, path, body, headers) for side in (self.replica, self.reference))
+        sides = (self.replicas[next(self._turns) % len(self.replicas)], self.reference)
+        return tuple(ask(side.address, method, path, body, headers) for side in sides)
+
+    def restart(self):
+        """The first replica, which has held nothing then."""
+        assert self.replicas[0].stop() == 0
+        self.replicas[0] = self.replica = self.start()
 
     def place(self, path):
         """The shard, as HOST:PORT, to which pushes of a group go."""

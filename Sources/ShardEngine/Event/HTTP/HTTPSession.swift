@@ -1,5 +1,5 @@
 // HTTP requests one after the other, in plain sequence, for work that has a thread and a loop to itself: reconciling.
-// Nothing else may run on its loop, which it drives while it waits.
+// It drives its loop while it waits; what else runs there has to bear that.
 import Synchronization
 
 /// Makes requests and waits for what comes of them; confined to the thread of its loop.
