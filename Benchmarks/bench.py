@@ -11,8 +11,11 @@ from harness.chart import chart
 from harness.machine import machine, versions
 from harness.measure import run_scenario
 from harness.processes import BenchmarkError
+from harness.proxies import CHECKS
 from harness.report import all_targets, scenario_table, targets_table
 from harness.scenarios import ALL, QUICK, SCENARIOS
+
+EVERY = [*ALL, *CHECKS]
 
 
 def names(text):
@@ -23,17 +26,17 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the core scenarios, about a minute")
     parser.add_argument("--scenarios", type=names, help=f"of {', '.join(scenario.name for scenario in SCENARIOS)}")
-    parser.add_argument("--proxies", type=names, default=list(ALL), help=f"of {', '.join(ALL)}")
+    parser.add_argument("--proxies", type=names, default=EVERY, help=f"of {', '.join(EVERY)}")
     parser.add_argument("--seconds", type=int, help="of each round")
     parser.add_argument("--rounds", type=int, help="of each scenario")
     options = parser.parse_args()
     options.scenarios = options.scenarios or (QUICK if options.quick else [scenario.name for scenario in SCENARIOS])
     options.seconds = options.seconds or (1 if options.quick else 4)
     options.rounds = options.rounds or (3 if options.quick else 5)
-    unknown = set(options.scenarios) - {scenario.name for scenario in SCENARIOS} | set(options.proxies) - set(ALL)
+    unknown = set(options.scenarios) - {scenario.name for scenario in SCENARIOS} | set(options.proxies) - set(EVERY)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    is_whole = len(options.scenarios) == len(SCENARIOS) and len(options.proxies) == len(ALL) and not options.quick
+    is_whole = len(options.scenarios) == len(SCENARIOS) and len(options.proxies) == len(EVERY) and not options.quick
     if is_recording() and not is_whole:
         parser.error("RECORD=1 keeps whole runs only")
     return options
@@ -83,7 +86,7 @@ def main():
         print(f"\n## {scenario.title}\n\n{scenario_table(results[scenario.name])}", flush=True)
     document = {
         "machine": machine(),
-        "versions": versions(options.proxies),
+        "versions": versions([name for name in options.proxies if name in ALL]),
         "seconds": options.seconds,
         "rounds": options.rounds,
         "targets": all_targets(scenarios, results),

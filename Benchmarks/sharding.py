@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What sharding itself buys: pushes/s through shardd over 1, 2, 4 and 8 real Pushgateways; make bench-sharding.
 
-Their consistency check is on, as it is by default: every push is held against all metrics of its shard, so that half as
-many groups on a shard also halve what each push costs. The groups are the same 1,000 in all; all have both cores.
+Either the Pushgateways' consistency check is on, as it is by default: every push is held against all metrics of its shard, so that
+half as many groups on a shard also halve what each push costs. Or shardd checks (pushes.check: full), and they do not. The groups
+are the same 1,000 in all; all have both cores.
 """
 
 import argparse
@@ -28,9 +29,10 @@ LOAD = Load(connections=16, groups=GROUPS)
 class Deployment:
     """shardd and its Pushgateways, which hold every group already."""
 
-    def __init__(self, count, port, running):
+    def __init__(self, count, is_full, port, running):
         self.count = count
-        hosts = [f"127.76.{count}.{index + 1}" for index in range(count)]
+        self.is_full = is_full
+        hosts = [f"127.76.{count + 100 * is_full}.{index + 1}" for index in range(count)]
         self.hosts = hosts
         self.gateways = []
         for host in hosts:
@@ -38,14 +40,16 @@ class Deployment:
             address = f"{host}:{places.SHARD_PORT}"
             # Without a file: what is pushed here is not to be kept.
             command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--persistence.file="]
-            command += ["--log.level=error"]
+            command += ["--log.level=error"] + ["--push.disable-consistency-check"] * is_full
             log = places.WORK / f"pushgateway-{host}.log"
             gateway = Process(f"Pushgateway {host}", command, BOTH_CORES, log, {"GOMAXPROCS": "1"})
             running.append(gateway)
             self.gateways.append(gateway)
         for host, gateway in zip(hosts, self.gateways):
             gateway.wait_until_listening(host, places.SHARD_PORT)
-        self.proxy = Proxy(f"shardd-{count}", Setting(shards=count), BOTH_CORES, port, places.SHARDD, hosts)
+        setting = Setting(shards=count, check="full" if is_full else "guard")
+        name = f"shardd-{count}-{setting.check}"
+        self.proxy = Proxy(name, setting, BOTH_CORES, port, places.SHARDD, hosts)
         running.append(self.proxy.process)
 
     def fill(self):
@@ -56,7 +60,7 @@ class Deployment:
                 path = f"/metrics/job/batch_{group}/instance/host-{group}"
                 connection.request("POST", path, body=b"# TYPE filled gauge\nfilled 1\n")
                 response = connection.getresponse()
-                if response.status != 200:
+                if response.status != (202 if self.is_full else 200):
                     raise BenchmarkError(f"a push was answered {response.status}: {response.read()!r}")
                 response.read()
 
@@ -85,14 +89,18 @@ def median(rounds, figure):
     return statistics.median(one[figure] for one in rounds)
 
 
-def row(count, groups, rounds, first_count, first):
+def row(deployment, groups, rounds, first_count, first, checked):
+    """`checked` are the rounds of as many shards that check themselves."""
+    count = deployment.count
     rate, cpu = median(rounds, "pushes_per_second"), median(rounds, "shard_cpu_us_per_push")
     with_a_core_each = count / first_count * median(first, "shard_cpu_us_per_push") / cpu
     return [
         str(count),
+        "shardd" if deployment.is_full else "each shard",
         f"{min(groups)}–{max(groups)}" if count > 1 else str(groups[0]),
         f"{rate:,.0f}",
         f"{rate / median(first, 'pushes_per_second'):.1f}",
+        f"{rate / median(checked, 'pushes_per_second'):.1f}",
         f"{cpu / 1000:.2f}",
         f"{with_a_core_each:.1f}",
         f"{median(rounds, 'p50_us') / 1000:.1f}",
@@ -110,26 +118,36 @@ def main():
     places.WORK.mkdir(parents=True, exist_ok=True)
     counts = [int(count) for count in options.shards.split(",")]
     with stopping() as running:
-        deployments = [Deployment(count, places.FIRST_PROXY_PORT + count, running) for count in counts]
-        for deployment in deployments:
+        kinds = [(count, is_full) for is_full in (False, True) for count in counts]
+        deployments = {
+            kind: Deployment(*kind, places.FIRST_PROXY_PORT + index, running) for index, kind in enumerate(kinds, 1)
+        }
+        for deployment in deployments.values():
             deployment.fill()
-        rounds = {count: [] for count in counts}
+        rounds = {kind: [] for kind in kinds}
         for _ in range(options.rounds):
-            for deployment in deployments:
-                rounds[deployment.count].append(deployment.run_round(options.seconds))
-        groups = {deployment.count: deployment.groups() for deployment in deployments}
+            for kind, deployment in deployments.items():
+                rounds[kind].append(deployment.run_round(options.seconds))
+        groups = {kind: deployment.groups() for kind, deployment in deployments.items()}
     headings = [
         "shards",
+        "who checks",
         "groups on one",
         "pushes/s",
         "times the first",
+        "times as if each shard checked",
         "shards' CPU ms/push",
         "times, a core each (computed)",
     ]
     rows = [headings + ["p50 ms", "p99 ms", "errors"]]
-    rows += [row(count, groups[count], rounds[count], counts[0], rounds[counts[0]]) for count in counts]
+    for kind, deployment in deployments.items():
+        count, is_full = kind
+        first = rounds[counts[0], is_full]
+        rows.append(row(deployment, groups[kind], rounds[kind], counts[0], first, rounds[count, False]))
     print(table(rows))
-    (places.WORK / "sharding.json").write_text(json.dumps({"groups": groups, "rounds": rounds}, indent=1) + "\n")
+    document = {name: {f"{count} {'full' if full else 'guard'}": one for (count, full), one in figures.items()}
+                for name, figures in (("groups", groups), ("rounds", rounds))}
+    (places.WORK / "sharding.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from . import places
 from .processes import Process, require_free
 
 PEERS = ("nginx", "haproxy", "envoy")
+# shardd with another setting of pushes.check than the default.
+CHECKS = {"shardd-off": "off", "shardd-full": "full"}
 # Where shards are, in each template's language: one line a shard, in place of @SERVERS@.
 SERVER_LINES = {
     "nginx.conf": "        server {host}:{port};",
@@ -26,6 +28,8 @@ class Setting:
     workers: int = 1
     # Of HAProxy: its best is another for large bodies.
     buffer_bytes: int = 16_384
+    # Of shardd.
+    check: str = "guard"
 
     @property
     def is_redirect(self):
@@ -89,6 +93,7 @@ class Proxy:
             "PORT": self.port,
             "MODE": self.setting.mode,
             "WORKERS": self.setting.workers,
+            "CHECK": CHECKS.get(self.name, self.setting.check),
             "BUFFER": self.setting.buffer_bytes,
             "WORK": self.work,
             "SHARD_PORT": places.SHARD_PORT,
