@@ -8,18 +8,24 @@ extension Server {
         noteMismatches()
         guard configuration.pushCheck == .full, configuration.mode == .forward else { return lookup.update(nil) }
         let identities = stores.map.identities
-        let processes = membership.shards.map { ($0, identities[$0]?.process ?? "") }
+        let processes = Set(membership.shards + registered).map { ($0, identities[$0]?.process ?? "") }
         // Groups are on their owners alone where they are moved and nothing is on its way; by paths an owner cannot be told.
         let isSettled = members.movesGroups && tier.following?.view.isSettled == true
         let isAtRest = isSettled && configuration.hash.key == .group
         lookup.update(
             FamilyLookup.Input(
-                processes: Dictionary(processes) { first, _ in first },
+                processes: Dictionary(uniqueKeysWithValues: processes),
                 ring: isAtRest ? shown.ring : nil,
                 check: configuration.check,
                 consul: configuration.consul
             )
         )
+    }
+
+    /// The shards that the register has and that take pushes: one that leaves discovery holds groups until they have moved.
+    private var registered: [ShardAddress] {
+        guard let view = tier.following?.view else { return [] }
+        return view.stores.filter { !view.isDown($0.id) }.compactMap { ShardAddress(parsing: $0.address) }
     }
 
     /// Whether the consistency check of a shard and `pushes.check` do not go together: either the shard or shardd has to check.

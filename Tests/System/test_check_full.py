@@ -15,8 +15,9 @@ from harness.colliding import PATHS, random_push
 from harness.http import ask
 from harness.lab import Lab
 from harness.net import holds, wait_until
+from harness.reconcile import OFTEN, drain
 from harness.rules import CASES, Apart
-from harness.scrape import group_name, held, listed
+from harness.scrape import differences, group_name, held, listed
 from harness.shrinking import shrunk
 
 STEPS = int(os.environ.get("STEPS") or 150)
@@ -110,6 +111,39 @@ def test_pushes_at_the_same_time_leave_nothing_that_fails_a_scrape(lab, replicas
             if line.startswith("# TYPE "):
                 _, _, name, kind = line.split()
                 assert types.setdefault(name, kind) == kind, f"{name} has two types"
+
+
+def test_pushes_are_decided_as_by_one_pushgateway_while_shards_come_and_go(lab):
+    """Through two replicas: one shard joins, then another is drained, while the requests are made."""
+    checked = Checked(lab, 2, replicas=2, reconcile=OFTEN)
+    for replica in checked.replicas:
+        wait_until(lambda: replica.ring()["source"] == "consul", "the ring comes from Consul")
+    leaving, joining = checked.shards[0], lab.pushgateway(NO_CHECK)
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"SEED={seed}")
+
+    def change():
+        checked.shards.append(joining)
+        checked.consul.register(joining.address)
+        wait_until(lambda: all(len(replica.shards()) == 3 for replica in checked.replicas), "the shard is on the ring")
+        done = drain(checked.replica, leaving)
+        assert done.returncode == 0, done
+        checked.shards.remove(leaving)
+
+    chance, made, counts = random.Random(seed), [], {}
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        while not changing.done() or len(made) < 60:
+            made.append(random_push(chance, len(made)))
+            answer, expected = checked.both(*made[-1].sent())
+            counts[kind_of(expected)] = counts.get(kind_of(expected), 0) + 1
+            told = f"{made[-1]}\n  the tier: {answer}\n  one Pushgateway: {expected}{last_requests(checked, made)}"
+            assert kind_of(answer) == kind_of(expected), told
+        changing.result()
+    print(counts)
+    # Groups are not marked while they move, so their standings are not the same.
+    wait_until(lambda: not differences(checked.reference, checked.shards), "the shards have all and nothing else", 10)
+    assert all(ask(shard.address, "GET", "/metrics").status == 200 for shard in checked.shards)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
