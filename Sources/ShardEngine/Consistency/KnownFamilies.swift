@@ -66,6 +66,14 @@ final class KnownFamilies: Sendable {
         }
     }
 
+    /// Takes a push at once if all of it is known and has been found to go with a Pushgateway's own families; nil for any other.
+    @inline(never)
+    func takeAtOnce(_ push: BodyFamilies, at now: MonotonicTime) -> CountedPush? {
+        let lent = LentFamilies(families: push)
+        guard let number = state.withLock({ $0.takeAtOnce(lent, at: now) }) else { return nil }
+        return CountedPush(number, of: self)
+    }
+
     private func refusalByOwn(_ push: CheckedPush) -> PushRefusal? {
         state.withLock { state in
             for family in push.families {
@@ -87,6 +95,8 @@ final class KnownFamilies: Sendable {
         state.withLock { state in
             for family in families where state.families[family.name]?.isOwn != true {
                 state.families[family.name] = Known(family, isOwn: true)
+                // What goes with the others may not go with this one.
+                state.ownFamilies += 1
             }
         }
     }
@@ -99,7 +109,7 @@ final class KnownFamilies: Sendable {
 
     /// Forgets all.
     func clear() {
-        state.withLock { $0 = State() }
+        state.withLock { $0.clear() }
     }
 
     fileprivate func ended(_ push: CheckedPush, at now: MonotonicTime) {
@@ -107,6 +117,14 @@ final class KnownFamilies: Sendable {
             state.writes.note(push.group, at: now)
             for family in push.families { state.families[family.name]?.ended(push.group, at: now) }
         }
+    }
+}
+
+extension KnownFamilies: PushCounter {
+    /// A push that has been taken at once has ended.
+    func ended(_ number: Int) {
+        let now = MonotonicTime.now()
+        state.withLock { $0.ended(number, at: now) }
     }
 }
 
@@ -147,6 +165,8 @@ private struct Known {
     var othersTakenAt = MonotonicTime(nanoseconds: 0)
     /// Pushes of it that have no answer yet.
     var underWay = 0
+    /// How many families Pushgateways had of their own when this one was last found to go with them.
+    var goesWithOwn = -1
 
     init(_ family: PushedFamily, isOwn: Bool = false) {
         kind = family.kind
@@ -173,6 +193,23 @@ private struct Known {
         }
     }
 
+    /// Whether a push with such a family clashes with nothing: it is of the same kind, and no group with another set of labels in its
+    /// key may hold one of its series.
+    @inline(__always)
+    func cannotClash(_ draft: FamilyDraft, of push: BodyFamilies, ownFamilies: Int) -> Bool {
+        guard goesWithOwn == ownFamilies, kind == draft.kind, !isDisputed, let shapes else { return false }
+        return push.allShapes(draft) { shape in
+            var isKnown = false
+            for known in shapes where known.allNames == shape.allNames {
+                guard known.keyNames == shape.keyNames else { return false }
+                isKnown = true
+            }
+            // A new one is added where there is time for that.
+            return isKnown
+        }
+    }
+
+    @inline(__always)
     mutating func taken(_ group: Int, at now: MonotonicTime) {
         if taker != group { othersTakenAt = takenAt }
         (taker, takenAt) = (group, now)
@@ -201,16 +238,56 @@ private struct Writes {
     func last(_ group: Int) -> MonotonicTime { times[group & 4095] }
 }
 
-private struct State {
+/// The families of a push while the lock is held; they stay the caller's.
+private struct LentFamilies: @unchecked Sendable {
+    unowned(unsafe) let families: BodyFamilies
+}
+
+private struct State: ~Copyable {
     enum Finding {
         case taken
         case conflict(String)
         case early(MonotonicTime)
     }
 
-    var families: [[UInt8]: Known] = [:]
+    var families = FamilyTable<Known>()
     var writes = Writes()
     var isComplete = false
+    /// How many families Pushgateways have of their own.
+    var ownFamilies = 0
+    /// Those that have been taken at once.
+    private var pushes = CountedPushes()
+
+    mutating func clear() {
+        families.keep { _, _ in false }
+        (writes, isComplete) = (Writes(), false)
+    }
+
+    // MARK: At once
+
+    mutating func takeAtOnce(_ lent: LentFamilies, at now: MonotonicTime) -> Int? {
+        guard isComplete else { return nil }
+        let push = lent.families
+        let number = pushes.begin(push.key.group)
+        for draft in push.drafts.elements where push.isStored(draft) {
+            guard let slot = families.slot(ofHash: draft.hash),
+                families.update(slot, { $0.cannotClash(draft, of: push, ownFamilies: ownFamilies) }) == true
+            else {
+                pushes.end(number) { _ in }
+                return nil
+            }
+            pushes.add(families.reference(to: slot), to: number)
+        }
+        writes.note(push.key.group, at: now)
+        pushes.forEachFamily(of: number) { family in families.update(family) { $0.taken(push.key.group, at: now) } }
+        return number
+    }
+
+    mutating func ended(_ number: Int, at now: MonotonicTime) {
+        let group = pushes.group(of: number)
+        writes.note(group, at: now)
+        pushes.end(number) { family in families.update(family) { $0.ended(group, at: now) } }
+    }
 
     // MARK: By what is known
 
@@ -259,6 +336,9 @@ private struct State {
             }
             families[family.name]?.add(family.series)
             families[family.name]?.taken(push.group, at: now)
+            // HELP of these counts, for which `takeAtOnce` does not ask.
+            guard !OwnFamilies.mayBecomeOne(family.name), refusalByOwn(family) == nil else { continue }
+            families[family.name]?.goesWithOwn = ownFamilies
         }
     }
 
@@ -338,11 +418,11 @@ private struct State {
     /// - Parameter isWhole: whether it is of all that all shards hold: what none of them does is forgotten.
     mutating func learn(_ listing: TierListing, isWhole: Bool) {
         if isWhole {
-            families = families.filter { name, known in
+            families.keep { name, known in
                 let latest = max(known.takenAt, known.othersTakenAt).advanced(by: storeDelay)
                 return known.isOwn || known.underWay > 0 || latest > listing.begun || listing.holders[name] != nil
             }
-            for (name, known) in families where known.isDisputed { families[name]?.isDisputed = false }
+            families.updateAll { $0.isDisputed = false }
         }
         for (name, holders) in listing.holders {
             for holder in holders {
@@ -360,30 +440,4 @@ private struct State {
     private static let mostFamilies = 200_000
     /// Until pushes under way are looked at again.
     private static let pause = TimeSpan.milliseconds(20)
-}
-
-/// Which families may not be beside each other: a summary or histogram is told in a scrape by names that are its own with these
-/// endings.
-enum FamilyKin {
-    private static let endings: [[UInt8]] = ["_count", "_sum", "_bucket"].map { Array($0.utf8) }
-
-    private static func endings(of kind: FamilyKind) -> ArraySlice<[UInt8]> {
-        switch kind {
-        case .summary: endings[..<2]
-        case .histogram: endings[...]
-        case .counter, .gauge, .untyped: []
-        }
-    }
-
-    /// Names that may not be beside a family, whatever is known of them.
-    static func names(of name: [UInt8], _ kind: FamilyKind) -> [[UInt8]] {
-        let stem = endings.first { name.count > $0.count && name.suffix($0.count).elementsEqual($0) }
-        return endings(of: kind).map { name + $0 } + (stem.map { [Array(name.dropLast($0.count))] } ?? [])
-    }
-
-    /// Whether one is told by the other's name.
-    static func areKin(_ one: (name: [UInt8], kind: FamilyKind), _ other: (name: [UInt8], kind: FamilyKind)) -> Bool {
-        endings(of: one.kind).contains { other.name == one.name + $0 }
-            || endings(of: other.kind).contains { one.name == other.name + $0 }
-    }
 }
