@@ -1,7 +1,7 @@
 # shardd's entry points; each installs what it needs (apt-get, with sudo where not root). Swift is a prerequisite.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit-test debug-test system-test picture lint check simulate \
+.PHONY: help build run test unit-test debug-test system-test picture lint check simulate fuzz \
 	bench bench-quick bench-compare bench-sharding bench-moving bench-stalls bench-gate
 
 help: ## Show this list
@@ -24,6 +24,17 @@ simulate: ## Histories of moving groups, N of them with fresh seeds; N=-SEED wit
 	@scripts/install-deps build
 	swift build -c release --product simulate
 	.build/release/simulate $(or $(N),1000000) $(SIMULATE)
+
+# Optimised, and yet with what tests may look at; the address sanitizer finds what is read beside a body.
+fuzz: ## Bodies that nobody has thought of, for the readers of pushes; SECONDS=60 for each format
+	@scripts/install-deps build
+	FUZZ=1 swift build --scratch-path .build/fuzz --product fuzz --sanitize=fuzzer --sanitize=address -Xswiftc -O \
+		-Xswiftc -sanitize-coverage=edge,inline-8bit-counters,pc-table,trace-cmp
+	@for format in text protobuf; do \
+		mkdir -p .build/fuzz/corpus/$$format && \
+		SWIFT_BACKTRACE=enable=no FORMAT=$$format .build/fuzz/debug/fuzz -max_total_time=$(or $(SECONDS),60) -max_len=4096 -print_final_stats=1 \
+			-artifact_prefix=.build/fuzz/$$format- .build/fuzz/corpus/$$format Tests/Fuzz/corpus/$$format || exit 1; \
+	done
 
 debug-test: ## A core of the tests with real processes, with a debug build, which checks that each loop is its own thread's
 	@scripts/install-deps build test consul consul-sd oracle

@@ -93,3 +93,18 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// `make fuzz` alone builds this, without the tests, with which it has a file in common.
+if Context.environment["FUZZ"] != nil {
+    package.targets.removeAll { $0.type == .test }
+    package.targets.append(
+        .executableTarget(
+            name: "fuzz",
+            dependencies: ["ShardEngine"],
+            path: "Tests",
+            exclude: ["Fuzz/corpus"],
+            sources: ["Fuzz/Fuzz.swift", "ShardEngineTests/Support/BodyReplay.swift"],
+            swiftSettings: [.unsafeFlags(["-parse-as-library"])]
+        )
+    )
+}

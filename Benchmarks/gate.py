@@ -19,12 +19,15 @@ from harness.processes import BenchmarkError, Process, require_free
 from harness.report import table
 
 LIMITS = places.BENCHMARKS / "gate.json"
-# Pushes at once, bytes of a body, whether connections are kept, pushes (N) under callgrind.
+# Pushes at once, bytes of a body, whether connections are kept, pushes (N) under callgrind, pushes.check.
 CASES = {
-    "16 connections": (16, 200, True, 640),
-    "1 connection": (1, 200, True, 640),
-    "a new connection per push": (16, 200, False, 320),
-    "bodies of 16 kB": (8, 16_000, True, 320),
+    "16 connections": (16, 200, True, 640, "guard"),
+    "1 connection": (1, 200, True, 640, "guard"),
+    "a new connection per push": (16, 200, False, 320, "guard"),
+    "bodies of 16 kB": (8, 16_000, True, 320, "guard"),
+    "pushes.check: off": (16, 200, True, 640, "off"),
+    "pushes.check: full": (16, 200, True, 640, "full"),
+    "pushes.check: full, bodies of 16 kB": (8, 16_000, True, 320, "full"),
 }
 # What the limits leave to chance and to small changes: the compiler's for instructions, the reconciler's thread's, which
 # wakes up now and then, for system calls.
@@ -37,9 +40,9 @@ COUNTED_RUNS = 30
 
 def run(command, environment, case, pushes, at_end=lambda: None):
     """Runs shardd through `pushes` pushes of a case and stops it; what at_end tells just before."""
-    batch, body_bytes, keep_alive, _ = case
+    batch, body_bytes, keep_alive, _, check = case
     work = places.WORK / "gate"
-    (work / "shardd.yml").write_text(lockstep.CONFIGURATION)
+    (work / "shardd.yml").write_text(lockstep.CONFIGURATION + f"pushes: {{check: {check}}}\n")
     require_free(*lockstep.CLIENT_ADDRESS, "shardd")
     shards = lockstep.Shards()
     full = [*command, f"--config.file={work / 'shardd.yml'}"]
@@ -47,6 +50,8 @@ def run(command, environment, case, pushes, at_end=lambda: None):
     try:
         step = lockstep.Lockstep(process, shards)
         step.wait_until_ready()
+        # With `pushes.check: full` names that are new wait for a listing of the shards: from here on they are known.
+        step.run_batch(1, body_bytes, keep_alive)
         for _ in range(pushes // batch):
             step.run_batch(batch, body_bytes, keep_alive)
         told = at_end()

@@ -11,7 +11,29 @@ import Testing
     }
 
     static func read(_ body: [UInt8], isProtobuf: Bool = false, key: Key = key()) -> PushContents {
-        body.withUnsafeBytes { ContentsReader.read($0, isProtobuf: isProtobuf, key: key) }
+        read(body, by: ContentsReader(), isProtobuf: isProtobuf, key: key)
+    }
+
+    static func read(
+        _ body: [UInt8],
+        by reader: ContentsReader,
+        isProtobuf: Bool = false,
+        key: Key = key()
+    ) -> PushContents {
+        reader.key.removeAll()
+        // The reader goes by where these lie.
+        let bytes = key.flatMap { $0.name + $0.value }
+        return bytes.withUnsafeBytes { bytes in
+            var offset = 0
+            func next(_ count: Int) -> UnsafeRawBufferPointer {
+                defer { offset += count }
+                return UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count])
+            }
+            for label in key { reader.key.add(next(label.name.count), next(label.value.count)) }
+            return body.withUnsafeBytes { body in
+                PushContents(reader.read(body, isProtobuf: isProtobuf), reader.families)
+            }
+        }
     }
 
     static func text(_ body: String, key: Key = key()) -> PushContents {
@@ -173,6 +195,20 @@ import Testing
         #expect(Self.words(Self.text(sample(names) + half + sample(names.reversed()))) == "series_twice")
         for twice in [3, 15, 16, 17, 39] {
             #expect(Self.words(Self.text(half + sample(names + ["a\(twice)"]))) == "unreadable")
+        }
+    }
+
+    /// Its memory is kept from body to body, and so is nothing else.
+    @Test func aReaderReadsManyBodies() {
+        let reader = ContentsReader()
+        let many = (0..<3000).map { "m\($0 % 7)_\($0 / 7){a=\"\($0)\",b\($0 % 40)=\"\"} 1\n" }.joined()
+        let bodies = [
+            "x 1\nx 2\n", "x{a=\"1\"} 1\n", many, "x{b=\"1\",a=\"\"} 1\nx{a=\"1\"} 1 5\n", "x\n", "x 1\n", "",
+            "# TYPE h histogram\nh_sum 1\nh_count 1\n", "h_sum 1\n", many + "m0_0{a=\"0\",b0=\"\"} 1\n",
+        ]
+        for body in bodies + bodies.reversed() {
+            let expected = Self.words(Self.text(body))
+            #expect(Self.words(Self.read(Array(body.utf8), by: reader)) == expected, "\(body.prefix(60))")
         }
     }
 

@@ -2,32 +2,34 @@
 // https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto
 // ProtobufReader, which the guard uses, is for all versions and does not look into the values of metrics.
 
-struct ProtobufContents {
-    private var families: BodyFamilies
-    private var columns: LabelColumns
+final class ProtobufContents {
+    private let families: BodyFamilies
+    private let columns: LabelColumns
     /// Of the present family, whose type and name may come behind them.
-    private var metrics: [UnsafeRawBufferPointer] = []
+    private var metrics = Arena<UnsafeRawBufferPointer>(capacity: 64)
+    private let hash = KeyedHash.ofProcess
 
-    init(_ key: KeyLabels) {
-        families = BodyFamilies(key, keepsEmpty: true)
-        columns = LabelColumns(key)
+    init(_ families: BodyFamilies, _ columns: LabelColumns) {
+        self.families = families
+        self.columns = columns
     }
 
-    mutating func read(_ body: UnsafeRawBufferPointer) -> PushContents {
+    /// - Returns: false where Pushgateway cannot go on; so do all that follow.
+    func read(_ body: UnsafeRawBufferPointer) -> Bool {
         var wire = WireReader(body)
         while wire.count > 0 {
             let before = wire.count
             guard let length = wire.varint(), before - wire.count <= ProtobufContents.longestLength else {
                 // Pushgateway 1.5 takes a length that is cut short for the end of the body.
                 if before < ProtobufContents.longestLength { break }
-                return .unreadable
+                return false
             }
             // And a body that ends behind a length.
             if length > 0, wire.count == 0 { break }
             let offset = body.count - wire.count
-            guard let message = wire.take(length), readFamily(message, at: offset) else { return .unreadable }
+            guard let message = wire.take(length), readFamily(message, at: offset) else { return false }
         }
-        return families.contents()
+        return true
     }
 
     /// Bytes of a message's length, at most.
@@ -35,14 +37,13 @@ struct ProtobufContents {
 
     // MARK: Families
 
-    /// - Returns: false where Pushgateway cannot go on; so do all that follow. Also for what the guard does not let through: a
-    ///   family without a name, or of a type that there is not.
-    private mutating func readFamily(_ message: UnsafeRawBufferPointer, at offset: Int) -> Bool {
+    /// - Returns: false also for what the guard does not let through: a family without a name, or of a type that there is not.
+    private func readFamily(_ message: UnsafeRawBufferPointer, at offset: Int) -> Bool {
         var wire = WireReader(message)
         var name = UnsafeRawBufferPointer(start: nil, count: 0)
-        var help: [UInt8]?
+        var help: UnsafeRawBufferPointer?
         var type: Int32 = 0
-        metrics.removeAll(keepingCapacity: true)
+        metrics.removeAll()
         while wire.count > 0 {
             guard let (field, wireType) = wire.tag() else { return false }
             switch (field, wireType) {
@@ -50,7 +51,7 @@ struct ProtobufContents {
                 guard let bytes = wire.lengthDelimited() else { return false }
                 switch field {
                 case 1: name = bytes
-                case 2: help = Array(bytes)
+                case 2: help = bytes
                 default: metrics.append(bytes)
                 }
             case (3, .varint):
@@ -61,20 +62,19 @@ struct ProtobufContents {
             }
         }
         guard !name.isEmpty, let kind = UInt8(exactly: type).flatMap(FamilyKind.init(rawValue:)) else { return false }
-        var draft = FamilyDraft(name: name)
-        draft.kind = kind
-        draft.help = help
-        for metric in metrics {
-            guard readMetric(metric, &draft, kind, at: offset) else { return false }
-        }
         // A Pushgateway keeps the last one of a name.
-        _ = families.set(draft)
+        let family = families.replaceFamily(name)
+        families.set(kind, of: family)
+        families.set(help: help, of: family)
+        for metric in metrics.elements {
+            guard readMetric(metric, of: family, kind, at: offset) else { return false }
+        }
         return true
     }
 
-    private mutating func readMetric(
+    private func readMetric(
         _ message: UnsafeRawBufferPointer,
-        _ draft: inout FamilyDraft,
+        of family: Int,
         _ kind: FamilyKind,
         at offset: Int
     ) -> Bool {
@@ -85,31 +85,30 @@ struct ProtobufContents {
         while wire.count > 0 {
             guard let (field, type) = wire.tag() else { return false }
             guard type == .bytes else {
-                if field == 6, type == .varint { draft.refuseTimestamp(at: offset) }
+                if field == 6, type == .varint { families.refuseTimestamp(family, at: offset) }
                 guard wire.skip(type) else { return false }
                 continue
             }
             guard let bytes = wire.lengthDelimited() else { return false }
             if field == 1 {
-                guard readLabel(bytes, &draft, kind, &sum, at: offset) else { return false }
+                guard readLabel(bytes, of: family, kind, &sum, at: offset) else { return false }
             } else {
                 kinds.formUnion(MetricKinds(field: field))
                 guard WholeMessage.metric.isWhole(bytes, field: field) else { return false }
             }
         }
-        guard !draft.isReplaced else { return true }
+        if families.drafts[family].isReplaced { return true }
         if !kinds.contains(kind.value) {
             let what = "is a \(kind.word) and has a metric without the value of one"
-            draft.refuse(.metricKind, at: offset, what, "a metric has the kind of its family's type")
+            families.refuse(family, .metricKind, at: offset, what, "a metric has the kind of its family's type")
         }
-        let series = sum.series(of: families.key)
-        if !draft.add(series) { draft.refuseEqual(at: offset) }
+        if !families.add(sum.series(of: families.key), to: family) { families.refuseEqual(family, at: offset) }
         return true
     }
 
-    private mutating func readLabel(
+    private func readLabel(
         _ message: UnsafeRawBufferPointer,
-        _ draft: inout FamilyDraft,
+        of family: Int,
         _ kind: FamilyKind,
         _ sum: inout SeriesSum,
         at offset: Int
@@ -125,22 +124,23 @@ struct ProtobufContents {
             guard let bytes = wire.lengthDelimited() else { return false }
             if field == 1 { name = bytes } else { value = bytes }
         }
-        if draft.isReplaced { return true }
+        if families.drafts[family].isReplaced { return true }
         guard let column = columns.next(name) else {
             let what = "has a metric with two labels \"\(printable(name))\""
-            draft.refuse(.metricLabel, at: offset, what, "no metric may have a label twice")
+            families.refuse(family, .metricLabel, at: offset, what, "no metric may have a label twice")
             return true
         }
-        if !column.isValid { draft.refuseLabel(name, at: offset) }
+        if !column.pointee.isValid { families.refuseLabel(family, name, at: offset) }
         if kind == .summary, equals(name, "quantile") {
-            draft.refuse(.metricLabel, at: offset, "is a summary with a label \"quantile\"", "that is its own")
+            let what = "is a summary with a label \"quantile\""
+            families.refuse(family, .metricLabel, at: offset, what, "that is its own")
         }
         // The key's value takes the place of one that is not UTF-8.
-        if !column.isOfKey, !isUTF8(value) {
+        if !column.pointee.isOfKey, !isUTF8(value) {
             let what = "has a label \"\(printable(name))\" whose value is not UTF-8"
-            draft.refuse(.metricLabel, at: offset, what, "Prometheus could not read it")
+            families.refuse(family, .metricLabel, at: offset, what, "Prometheus could not read it")
         }
-        column.add(SeriesHash.label(name, value), isEmpty: value.isEmpty, to: &sum)
+        column.pointee.add(column.pointee.hash(value, hash), isEmpty: value.isEmpty, to: &sum)
         return true
     }
 }

@@ -65,18 +65,20 @@ enum SeriesHash {
     /// A label's part in a series' hash.
     @inline(__always)
     static func label(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Int {
-        var hasher = Hasher()
-        hasher.combine(bytes: name)
-        // No name has this byte, so that no two labels give the hasher the same bytes.
-        hasher.combine(0xFF as UInt8)
-        hasher.combine(bytes: value)
-        return hasher.finalize()
+        let hash = KeyedHash.ofProcess
+        return Int(truncatingIfNeeded: hash.hash(value, after: hash.hash(name)))
     }
 
     /// A label's part in a shape.
     static func shapeName(_ name: UnsafeRawBufferPointer, isEmpty: Bool) -> UInt64 {
         let hash = wideMurmur3(name)
+        return isEmpty ? emptied(hash) : hash
+    }
+
+    /// The part of a label whose value is empty, by the part that it has otherwise.
+    @inline(__always)
+    static func emptied(_ hash: UInt64) -> UInt64 {
         // A step of SplitMix64, so that sums with this bit in one place are not those with it in another.
-        return isEmpty ? (hash ^ hash >> 30) &* 0xBF58_476D_1CE4_E5B9 ^ hash >> 27 : hash
+        (hash ^ hash >> 30) &* 0xBF58_476D_1CE4_E5B9 ^ hash >> 27
     }
 }

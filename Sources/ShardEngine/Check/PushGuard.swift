@@ -11,6 +11,8 @@ final class PushGuard {
     private let inflater = GzipInflater()
     private let parser = GroupingKeyParser(key: .group)
     private var inflated = ByteBuffer(capacity: 0)
+    /// What the push has in it that was read last.
+    let reader = ContentsReader()
 
     init() {}
 
@@ -93,16 +95,36 @@ final class PushGuard {
         }
     }
 
-    /// Reads what a push would store that has been judged good.
+    /// Reads what a push would store that has been judged good; what `reader` then has refers to body and path.
+    func read(
+        _ body: UnsafeRawBufferPointer,
+        path: UnsafeRawBufferPointer,
+        type: UnsafeRawBufferPointer?
+    ) -> ContentsReader.Outcome {
+        let format = BodyFormat(contentType: type)
+        readKey(path)
+        guard format != .either else {
+            reader.clear()
+            return .unreadable
+        }
+        return reader.read(body, isProtobuf: format == .protobuf)
+    }
+
+    /// Reads the key of a push that has no body.
+    func readKey(_ path: UnsafeRawBufferPointer) {
+        reader.clear()
+        reader.key.removeAll()
+        parser.forEachLabel(path: path) { name, value in reader.key.add(name, value) }
+    }
+
+    /// Reads what a push would store that has been judged good, to be kept when body and path are gone.
     func contents(
         _ body: UnsafeRawBufferPointer,
-        key: [(name: [UInt8], value: [UInt8])],
+        path: UnsafeRawBufferPointer,
         type: UnsafeRawBufferPointer?,
         coding: UnsafeRawBufferPointer?
     ) -> PushContents {
-        let format = BodyFormat(contentType: type)
-        guard format != .either else { return .unreadable }
-        guard let coding else { return ContentsReader.read(body, isProtobuf: format == .protobuf, key: key) }
+        guard let coding else { return PushContents(read(body, path: path, type: type), reader.families) }
         defer { inflated.reset(keeping: PushGuard.keptCapacity) }
         inflated.reset(keeping: PushGuard.keptCapacity)
         let outcome: InflationOutcome
@@ -114,7 +136,7 @@ final class PushGuard {
             return .unreadable
         }
         guard case .whole = outcome else { return .unreadable }
-        return ContentsReader.read(inflated.readable, isProtobuf: format == .protobuf, key: key)
+        return PushContents(read(inflated.readable, path: path, type: type), reader.families)
     }
 
     /// What is kept of the memory that a body was inflated into.

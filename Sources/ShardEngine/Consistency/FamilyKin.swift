@@ -1,4 +1,4 @@
-// Names that a summary or histogram takes up beside its own. Whoever looks for what does not go with a family asks.
+// Which families' names are parts of others. KnownFamilies and the listings ask.
 
 /// Which families may not be beside each other: a summary or histogram is told in a scrape by names that are its own with these
 /// endings.

@@ -1,266 +1,118 @@
-// The families of a tier as one replica knows them, and how a push is decided by them, or by a listing. KnownFamilies owns it.
+// What is known of families, by their names. FamilyState keeps one; a push whose families are all in it is taken without
+// anything else being looked at.
 
-/// How long after its answer a push is in the shard's listings at the latest: a Pushgateway without its check answers first and
-/// stores then.
-let storeDelay = TimeSpan.seconds(1)
-/// How long after a claim all other replicas have heard of it, and what they took before is in listings, at the latest.
-let noticeTime = TimeSpan.milliseconds(250)
-
-/// What is known of all families, and which groups were written lately.
-struct FamilyTable {
-    enum Finding {
-        case taken
-        case news([FamilyClaim])
-        case conflict(String)
-        case early(MonotonicTime)
-    }
-
-    var families: [[UInt8]: KnownFamily] = [:]
-    private var writes = GroupWrites()
-    var isComplete = false
-    var isShared = false
-
-    // MARK: By what is known
-
-    func refusalByOwn(_ family: PushedFamily) -> PushRefusal? {
-        func refusal(_ why: String) -> PushRefusal {
-            PushRefusal(reason: .inconsistent, line: "family \"\(printable(family.name))\" \(why)")
-        }
-        if let own = families[family.name], own.isOwn {
-            if own.kind != family.kind {
-                return refusal(
-                    "is a \(family.kind.word), and a Pushgateway has its own of that name, a \(own.kind.word)"
-                )
-            }
-            if OwnFamilies.mayBecomeOne(family.name), (own.help ?? []) != (family.help ?? []) {
-                return refusal("has another HELP than that of a Pushgateway's own")
-            }
-        }
-        for name in FamilyKin.names(of: family.name, family.kind) {
-            guard let own = families[name], own.isOwn,
-                FamilyKin.areKin((family.name, family.kind), (name, own.kind))
-            else { continue }
-            return refusal("does not go with a Pushgateway's own \(own.kind.word) \"\(printable(name))\"")
-        }
-        return nil
-    }
-
-    func cannotClash(_ family: PushedFamily) -> Bool {
-        // Of a name that is new here others may hold something that was pushed through another replica.
-        guard let known = families[family.name] else { return false }
-        return known.kind == family.kind && !known.isDisputed && !known.mayClash(family.series.lazy.map(\.shape))
-            && (!isShared || known.knows(family.series)) && (known.isOwn || !OwnFamilies.mayBecomeOne(family.name))
-    }
-
-    /// Known families that a group may not have beside this one.
-    private func kin(of family: PushedFamily) -> [[UInt8]] {
-        FamilyKin.names(of: family.name, family.kind).filter { name in
-            families[name].map { FamilyKin.areKin((family.name, family.kind), (name, $0.kind)) } ?? false
-        }
-    }
-
-    mutating func take(_ push: CheckedPush, at now: MonotonicTime) {
-        writes.note(push.group, at: now)
-        for family in push.families {
-            if families[family.name] == nil, families.count < FamilyTable.mostFamilies {
-                families[family.name] = KnownFamily(family)
-            }
-            families[family.name]?.add(family.series)
-            families[family.name]?.taken(push.group, at: now)
-        }
-    }
-
-    mutating func ended(_ push: CheckedPush, at now: MonotonicTime) {
-        writes.note(push.group, at: now)
-        for family in push.families { families[family.name]?.ended(push.group, at: now) }
-    }
-
-    // MARK: By a listing
-
-    mutating func decide(
-        _ push: CheckedPush,
-        by listing: TierListing,
-        isAgain: Bool,
-        isLast: Bool,
-        claimed: [FamilyClaim]?,
-        at now: MonotonicTime
-    ) -> Finding {
-        var early: MonotonicTime?
-        for family in push.families {
-            for clash in listing.clashes(family, of: push) {
-                guard !isLast, let time = mayBeOver(clash, listing) else {
-                    return .conflict(clash.line(family))
-                }
-                early = max(early ?? time, time)
-            }
-        }
-        for family in push.families {
-            if let time = mayBeHidden(family, push, listing, isAgain: isAgain, at: now) {
-                early = max(early ?? time, time)
-            }
-        }
-        if let early {
-            // What others push all the time is not for this one to change.
-            return isLast ? .conflict("other pushes under way do not go with this one: try again") : .early(early)
-        }
-        if isShared {
-            let news = push.families.filter(isNews)
-            let isTold = news.allSatisfy { one in
-                claimed?.contains { $0.name == one.name && $0.kind == one.kind } ?? false
-            }
-            if !isTold { return .news(news.map(claim)) }
-        }
-        for family in push.families { settle(family, listing) }
-        return .taken
-    }
-
-    /// Until when the holder may have been replaced without the listing telling it; nil where it holds what it holds.
-    private func mayBeOver(_ clash: TierListing.Clash, _ listing: TierListing) -> MonotonicTime? {
-        let written = writes.last(clash.holder.group)
-        let time = written.advanced(by: storeDelay)
-        if time <= listing.begun { return nil }
-        // Its last write was of this very family.
-        if let known = families[clash.name], known.taker == clash.holder.group, known.takenAt >= written,
-            known.kind == clash.holder.kind
-        {
-            return nil
-        }
-        return time
-    }
-
-    /// Until when a push that clashes may be stored without the listing telling it.
-    ///
-    /// For the same series in two groups that is asked once: where many push a family with such labels all the time, it would never end.
-    private func mayBeHidden(
-        _ family: PushedFamily,
-        _ push: CheckedPush,
-        _ listing: TierListing,
-        isAgain: Bool,
-        at now: MonotonicTime
-    ) -> MonotonicTime? {
-        var doubtful = kin(of: family)
-        if let known = families[family.name] {
-            if known.changedUntil > listing.begun { return known.changedUntil }
-            let mayClash = !isAgain && known.mayClash(family.series.lazy.map(\.shape))
-            if known.kind != family.kind || mayClash { doubtful.append(family.name) }
-        }
-        let times = doubtful.compactMap { name -> MonotonicTime? in
-            guard let known = families[name] else { return nil }
-            if known.underWay > 0 { return now.advanced(by: FamilyTable.pause) }
-            // What its own group has of others' names, a POST leaves there.
-            let taken = name == family.name || !push.isPost ? known.takenAt(besides: push.group) : known.lastTaken
-            let time = max(taken.advanced(by: storeDelay), known.claimedUntil)
-            return time > listing.begun ? time : nil
-        }
-        return times.max()
-    }
-
-    /// No other group holds anything that clashes: what was known otherwise is over.
-    private mutating func settle(_ family: PushedFamily, _ listing: TierListing) {
-        for name in kin(of: family) where families[name]?.isOwn == false { families[name] = nil }
-        guard families[family.name]?.isOwn != true else { return }
-        var known = KnownFamily(family)
-        if let former = families[family.name] {
-            (known.taker, known.takenAt, known.othersTakenAt) = (former.taker, former.takenAt, former.othersTakenAt)
-            known.underWay = former.underWay
-            (known.claimedUntil, known.changedUntil) = (former.claimedUntil, former.changedUntil)
-        }
-        for holder in listing.holders[family.name] ?? [] { known.add(holder.series) }
-        families[family.name] = known
-    }
-
-    /// - Parameter isWhole: whether it is of all that all shards hold: what none of them does is forgotten.
-    mutating func learn(_ listing: TierListing, isWhole: Bool) {
-        if isWhole {
-            families = families.filter { name, known in
-                let taken = known.lastTaken.advanced(by: storeDelay)
-                return known.isOwn || known.underWay > 0 || max(taken, known.claimedUntil) > listing.begun
-                    || listing.holders[name] != nil
-            }
-            for (name, known) in families where known.isDisputed && known.claimedUntil <= listing.begun {
-                families[name]?.isDisputed = false
-            }
-        }
-        for (name, holders) in listing.holders {
-            for holder in holders {
-                let family = PushedFamily(name: name, kind: holder.kind, help: nil, series: holder.series)
-                if families[name] == nil { families[name] = KnownFamily(family) }
-                if families[name]?.isOwn == true { continue }
-                families[name]?.add(holder.series)
-                // Series that may clash are looked up anyway.
-                if families[name]?.kind != holder.kind || !kin(of: family).isEmpty { families[name]?.isDisputed = true }
-            }
-        }
-    }
-
-    // MARK: What replicas tell each other
-
-    /// Whether other replicas may not know the family so. Of a family that is always looked up they need not hear.
-    private func isNews(_ family: PushedFamily) -> Bool {
-        guard family.name.count <= FamilyTable.longestName else { return false }
-        guard let known = families[family.name] else { return families.count < FamilyTable.mostFamilies }
-        return known.kind != family.kind || !known.knows(family.series) || !kin(of: family).isEmpty
-    }
-
-    private func claim(_ family: PushedFamily) -> FamilyClaim {
-        var known = families[family.name] ?? KnownFamily(family)
-        let former = known.kind == family.kind ? known.shapes ?? [] : []
-        known.add(family.series)
-        let shapes = Set(family.series.map(\.shape)).subtracting(former)
-        let isTold = known.shapes != nil && shapes.count <= KnownFamily.mostShapes
-        return FamilyClaim(name: family.name, kind: family.kind, shapes: isTold ? Array(shapes) : nil)
-    }
-
-    mutating func hear(_ claim: FamilyClaim, at now: MonotonicTime) {
-        guard var known = families[claim.name] ?? (families.count < FamilyTable.mostFamilies ? KnownFamily(claim) : nil)
-        else { return }
-        let family = PushedFamily(name: claim.name, kind: claim.kind, help: nil, series: [])
-        let kin = kin(of: family)
-        var isChange = !kin.isEmpty || claim.shapes.map { known.mayClash($0) } ?? true
-        if !known.isOwn, known.kind != claim.kind {
-            isChange = true
-            known.kind = claim.kind
-            // Either of two claims may be stored yet.
-            known.changedUntil = max(known.changedUntil, known.claimedUntil)
-        }
-        if let shapes = claim.shapes {
-            for shape in shapes { known.add(shape) }
-        } else {
-            known.shapes = nil
-        }
-        if isChange {
-            known.isDisputed = true
-            known.changedUntil = max(known.changedUntil, now.advanced(by: noticeTime))
-            for name in kin {
-                families[name]?.isDisputed = true
-                let changedUntil = families[name]?.changedUntil ?? now
-                families[name]?.changedUntil = max(changedUntil, now.advanced(by: noticeTime))
-                families[name]?.claimedUntil = now.advanced(by: FamilyTable.claimTime)
-            }
-        }
-        known.claimedUntil = now.advanced(by: FamilyTable.claimTime)
-        families[claim.name] = known
-    }
-
-    mutating func doubtAll() {
-        for (name, known) in families where !known.isOwn { families[name]?.isDisputed = true }
-    }
-
-    /// Within this time after it was claimed a push is stored, unless listings take seconds.
-    private static let claimTime = TimeSpan.seconds(4)
-    /// Nobody hears of families with longer names.
-    private static let longestName = 1024
-    /// Names beyond these are looked up each time.
-    private static let mostFamilies = 200_000
-    /// Until pushes under way are looked at again.
-    private static let pause = TimeSpan.milliseconds(20)
+/// A slot of a table of families, as long as its value is there.
+struct FamilyReference {
+    fileprivate let slot: UInt32
+    fileprivate let round: UInt32
 }
 
-/// When groups were last written. Groups that share a place only make others wait in vain.
-private struct GroupWrites {
-    private var times = [MonotonicTime](repeating: MonotonicTime(nanoseconds: 0), count: 4096)
+/// Values by the names of families. Each name has a slot, by which a push under way finds it again without its name.
+struct FamilyTable<Value>: ~Copyable {
+    private struct Slot {
+        let name: [UInt8]
+        let hash: UInt64
+        var value: Value?
+        /// Another one whenever a value has been removed.
+        var round: UInt32
+    }
 
-    mutating func note(_ group: Int, at now: MonotonicTime) { times[group & 4095] = now }
+    private var slots: [Slot] = []
+    /// Those that have neither a name nor a value.
+    private var unused: [Int] = []
+    /// Of the slots, by the hashes of names.
+    private var places = HashTable()
+    private let hash = KeyedHash.ofProcess
+    private var rounds: UInt32 = 0
+    /// How many names have a value.
+    private(set) var count = 0
 
-    func last(_ group: Int) -> MonotonicTime { times[group & 4095] }
+    subscript(name: [UInt8]) -> Value? {
+        get { name.withUnsafeBytes { slot($0) }.flatMap { slots[$0].value } }
+        _modify {
+            guard let slot = name.withUnsafeBytes({ slot($0) }) else {
+                var value: Value?
+                yield &value
+                if let value { add(name, value) }
+                return
+            }
+            let wasThere = slots[slot].value != nil
+            yield &slots[slot].value
+            let isThere = slots[slot].value != nil
+            if wasThere, !isThere { slots[slot].round = nextRound() }
+            count += (isThere ? 1 : 0) - (wasThere ? 1 : 0)
+        }
+    }
+
+    private func slot(_ name: UnsafeRawBufferPointer) -> Int? {
+        places.number(hash.hash(name)) { slot in
+            slots[slot].name.withUnsafeBytes { NameBytes($0) == NameBytes(name) }
+        }
+    }
+
+    private mutating func add(_ name: [UInt8], _ value: Value) {
+        let slot = Slot(
+            name: name,
+            hash: name.withUnsafeBytes { hash.hash($0) },
+            value: value,
+            round: nextRound()
+        )
+        let index = unused.popLast() ?? slots.count
+        if index < slots.count { slots[index] = slot } else { slots.append(slot) }
+        places.add(slot.hash, index)
+        count += 1
+    }
+
+    private mutating func nextRound() -> UInt32 {
+        rounds &+= 1
+        return rounds
+    }
+
+    // MARK: By slot
+
+    /// The slot of a name by its hash alone: that two names have one is as likely as that a client guesses the seeds.
+    @inline(__always)
+    func slot(ofHash hash: UInt64) -> Int? {
+        guard let slot = places.number(hash, where: { _ in true }), slots[slot].value != nil else { return nil }
+        return slot
+    }
+
+    @inline(__always)
+    func reference(to slot: Int) -> FamilyReference {
+        FamilyReference(slot: UInt32(truncatingIfNeeded: slot), round: slots[slot].round)
+    }
+
+    /// Calls `body` with what a slot has; nil for an empty one.
+    @inline(__always)
+    mutating func update<Result>(_ slot: Int, _ body: (inout Value) -> Result) -> Result? {
+        slots[slot].value != nil ? body(&slots[slot].value!) : nil
+    }
+
+    /// The same, unless the value has been removed since.
+    @inline(__always)
+    mutating func update(_ reference: FamilyReference, _ body: (inout Value) -> Void) {
+        let slot = Int(reference.slot)
+        if slot < slots.count, slots[slot].round == reference.round { _ = update(slot, body) }
+    }
+
+    // MARK: All of them
+
+    mutating func updateAll(_ body: (inout Value) -> Void) {
+        for slot in slots.indices { _ = update(slot, body) }
+    }
+
+    /// Keeps the values that are wanted, in their slots, and no names but theirs.
+    mutating func keep(where isWanted: ([UInt8], Value) -> Bool) {
+        places.removeAll()
+        unused = []
+        for index in slots.indices {
+            if let value = slots[index].value, isWanted(slots[index].name, value) {
+                places.add(slots[index].hash, index)
+                continue
+            }
+            if slots[index].value != nil { count -= 1 }
+            slots[index] = Slot(name: [], hash: 0, value: nil, round: nextRound())
+            unused.append(index)
+        }
+    }
 }

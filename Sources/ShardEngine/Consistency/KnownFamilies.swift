@@ -30,7 +30,7 @@ final class KnownFamilies: Sendable {
         case claim([FamilyClaim])
     }
 
-    private let state = Mutex(FamilyTable())
+    private let state = Mutex(FamilyState())
     private let clock: @Sendable () -> MonotonicTime
 
     /// - Parameter clock: tells when a push has ended.
@@ -77,6 +77,14 @@ final class KnownFamilies: Sendable {
         }
     }
 
+    /// Takes a push at once if all of it is known and has been found to go with a Pushgateway's own families; nil for any other.
+    @inline(never)
+    func takeAtOnce(_ push: BodyFamilies, at now: MonotonicTime) -> CountedPush? {
+        let lent = LentFamilies(families: push)
+        guard let number = state.withLock({ $0.takeAtOnce(lent, at: now) }) else { return nil }
+        return CountedPush(number, of: self)
+    }
+
     private func refusalByOwn(_ push: CheckedPush) -> PushRefusal? {
         state.withLock { state in
             for family in push.families {
@@ -95,11 +103,7 @@ final class KnownFamilies: Sendable {
 
     /// Learns the families of Pushgateways themselves.
     func learn(own families: [PushedFamily]) {
-        state.withLock { state in
-            for family in families where state.families[family.name]?.isOwn != true {
-                state.families[family.name] = KnownFamily(family, isOwn: true)
-            }
-        }
+        state.withLock { $0.learn(own: families) }
     }
 
     /// Whether all shards have been listed that can be.
@@ -128,12 +132,20 @@ final class KnownFamilies: Sendable {
 
     /// Forgets all.
     func clear() {
-        state.withLock { $0 = FamilyTable() }
+        state.withLock { $0.clear() }
     }
 
     fileprivate func ended(_ push: CheckedPush) {
         let now = clock()
         state.withLock { $0.ended(push, at: now) }
+    }
+}
+
+extension KnownFamilies: PushCounter {
+    /// A push that has been taken at once has ended.
+    func ended(_ number: Int) {
+        let now = clock()
+        state.withLock { $0.ended(number, at: now) }
     }
 }
 

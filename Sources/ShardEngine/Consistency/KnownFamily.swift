@@ -1,4 +1,4 @@
-// What is known of one family; FamilyTable has one for each.
+// What is known of one family; FamilyState has one for each.
 
 /// What is known of a family.
 struct KnownFamily {
@@ -18,6 +18,8 @@ struct KnownFamily {
     var othersTakenAt = MonotonicTime(nanoseconds: 0)
     /// Pushes of it that have no answer yet.
     var underWay = 0
+    /// How many families Pushgateways had of their own when this one was last found to go with them.
+    var goesWithOwn = -1
     /// Until when a push that another replica has claimed may be stored without a listing telling it.
     var claimedUntil = MonotonicTime(nanoseconds: 0)
     /// Until when this replica's own pushes, which do not go with a claim, may be stored so.
@@ -57,6 +59,23 @@ struct KnownFamily {
         }
     }
 
+    /// Whether a push with such a family clashes with nothing: it is of the same kind, and no group with another set of labels in its
+    /// key may hold one of its series.
+    @inline(__always)
+    func cannotClash(_ draft: FamilyDraft, of push: BodyFamilies, ownFamilies: Int) -> Bool {
+        guard goesWithOwn == ownFamilies, kind == draft.kind, !isDisputed, let shapes else { return false }
+        return push.allShapes(draft) { shape in
+            var isKnown = false
+            for known in shapes where known.allNames == shape.allNames {
+                guard known.keyNames == shape.keyNames else { return false }
+                isKnown = true
+            }
+            // A new one is added where there is time for that.
+            return isKnown
+        }
+    }
+
+    @inline(__always)
     mutating func taken(_ group: Int, at now: MonotonicTime) {
         if taker != group { othersTakenAt = takenAt }
         (taker, takenAt) = (group, now)

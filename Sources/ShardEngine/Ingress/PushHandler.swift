@@ -117,30 +117,49 @@ final class PushHandler {
         _ tierCheck: TierCheck
     ) {
         guard connection.method != .delete, connection.bodyCount > 0 else {
-            return decide(connection, hash, .families([]), tierCheck)
+            bodyGuard.readKey(target.path)
+            return decide(connection, hash, .read, tierCheck)
         }
         let (type, coding) = connection.bodyHeaders()
-        let key = tierCheck.key(of: target.path)
-        if SlowJudge.isFor(connection.body, coding: coding) {
+        let body = connection.body
+        if SlowJudge.isFor(body, coding: coding) {
             return slowJudge.judge(
                 connection,
                 path: target.path,
                 type: type,
                 coding: coding,
-                key: key,
+                isRead: true,
                 inflatedLimit: inflatedLimit
             ) { [unowned self] connection, refusal, contents in
                 if let refusal { return refuse(connection, refusal) }
                 decide(connection, hash, contents, tierCheck)
             }
         }
-        let body = connection.body
         if let refusal = bodyGuard.judge(body, path: target.path, type: type, coding: coding) {
             return refuse(connection, refusal)
         }
-        decide(connection, hash, bodyGuard.contents(body, key: key, type: type, coding: coding), tierCheck)
+        decide(connection, hash, bodyGuard.read(body, path: target.path, type: type), tierCheck)
     }
 
+    /// Decides by what the guard's reader has.
+    @inline(__always)
+    private func decide(
+        _ connection: InboundConnection,
+        _ hash: UInt32,
+        _ outcome: ContentsReader.Outcome,
+        _ tierCheck: TierCheck
+    ) {
+        let families = bodyGuard.reader.families
+        if case .refused(let refusal) = outcome {
+            return decide(connection, hash, PushContents.refused(refusal), tierCheck)
+        }
+        if connection.rewrittenTarget == nil, let counted = tierCheck.takeAtOnce(families) {
+            return forwarder.forward(connection, hash: hash, counted)
+        }
+        decide(connection, hash, PushContents.families(families.pushed()), tierCheck)
+    }
+
+    @inline(never)
     private func decide(
         _ connection: InboundConnection,
         _ hash: UInt32,

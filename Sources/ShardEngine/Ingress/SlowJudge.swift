@@ -20,13 +20,13 @@ final class SlowJudge {
 
     /// Judges the body of the outstanding request; `done` is called on the loop, if the client is still there.
     ///
-    /// - Parameter key: the labels of the push's key, where what the push would store is to be read as well.
+    /// - Parameter isRead: whether what the push would store is to be read as well.
     func judge(
         _ connection: InboundConnection,
         path: UnsafeRawBufferPointer,
         type: UnsafeRawBufferPointer?,
         coding: UnsafeRawBufferPointer?,
-        key: [(name: [UInt8], value: [UInt8])]? = nil,
+        isRead: Bool = false,
         inflatedLimit: Int,
         _ done: @escaping (InboundConnection, PushRefusal?, PushContents) -> Void
     ) {
@@ -40,11 +40,12 @@ final class SlowJudge {
             pushGuard.value.inflatedLimit = inflatedLimit
             let (refusal, contents) = withBytes(type) { type in
                 withBytes(coding) { coding in
-                    let refusal = path.withUnsafeBytes {
-                        pushGuard.value.judge(body.value, path: $0, type: type, coding: coding)
+                    path.withUnsafeBytes { path in
+                        let pushGuard = pushGuard.value
+                        let refusal = pushGuard.judge(body.value, path: path, type: type, coding: coding)
+                        guard refusal == nil, isRead else { return (refusal, PushContents.unreadable) }
+                        return (nil, pushGuard.contents(body.value, path: path, type: type, coding: coding))
                     }
-                    guard refusal == nil, let key else { return (refusal, PushContents.unreadable) }
-                    return (nil, pushGuard.value.contents(body.value, key: key, type: type, coding: coding))
                 }
             }
             held.post { $0.isJudged(refusal, contents) }

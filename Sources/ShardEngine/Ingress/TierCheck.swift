@@ -14,11 +14,20 @@ final class TierCheck {
     private let known: KnownFamilies
     private let ask: @Sendable (FamilyQuestions.Question) -> Void
     private let parser = GroupingKeyParser(key: .group)
+    private let key = KeyLabels()
 
     init(_ forwarder: Forwarder, known: KnownFamilies, ask: @escaping @Sendable (FamilyQuestions.Question) -> Void) {
         self.forwarder = forwarder
         self.known = known
         self.ask = ask
+    }
+
+    /// Takes a push of which everything is known, and nothing of it can clash; nil for any other.
+    ///
+    /// - Parameter families: what it would store, and its key.
+    @inline(__always)
+    func takeAtOnce(_ families: BodyFamilies) -> CountedPush? {
+        known.takeAtOnce(families, at: forwarder.loop.now)
     }
 
     /// Decides about the outstanding push; `done` is called on the loop, now or later, if the client is still there.
@@ -37,10 +46,9 @@ final class TierCheck {
         case .unreadable: families = []
         case .refused(let refusal): return mark(connection, hash, refusal, done)
         }
-        let key = parser.labels(path: RequestTarget(connection.target).path) ?? [:]
         let push = CheckedPush(
             families: families,
-            group: SeriesHash.group(key),
+            group: group(of: RequestTarget(connection.target).path),
             isPost: connection.method == .post
         )
         // Without a shard there is nothing to decide, and the forwarder has the answer.
@@ -52,9 +60,11 @@ final class TierCheck {
         }
     }
 
-    /// The labels of the push's key.
-    func key(of path: UnsafeRawBufferPointer) -> [(name: [UInt8], value: [UInt8])] {
-        (parser.labels(path: path) ?? [:]).map { (name: $0.key, value: $0.value) }
+    /// What tells the push's group from others.
+    private func group(of path: UnsafeRawBufferPointer) -> Int {
+        key.removeAll()
+        parser.forEachLabel(path: path) { name, value in key.add(name, value) }
+        return key.group
     }
 
     private func lookUp(
@@ -153,16 +163,5 @@ private final class WaitingPush: InboundRequestOwner {
     func clientDisconnected() {
         connection = nil
         call = nil
-    }
-}
-
-extension SeriesHash {
-    /// What tells a group from others, by the labels of its key; an empty instance is as none.
-    static func group(_ key: [[UInt8]: [UInt8]]) -> Int {
-        key.reduce(0) { sum, label in
-            if label.value.isEmpty, label.key.elementsEqual("instance".utf8) { return sum }
-            return sum
-                &+ label.key.withUnsafeBytes { name in label.value.withUnsafeBytes { SeriesHash.label(name, $0) } }
-        }
     }
 }

@@ -41,16 +41,16 @@ private func scrambled(_ block: UInt32) -> UInt32 {
 func wideMurmur3(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
     var first: UInt64 = 0
     var second: UInt64 = 0
-    var rest = bytes[...]
-    while rest.count >= 16 {
-        first = rotated(first ^ scrambledFirst(word(rest.prefix(8))), 27) &+ second
+    var offset = 0
+    while bytes.count - offset >= 16 {
+        first = rotated(first ^ scrambledFirst(word(bytes, offset)), 27) &+ second
         first = first &* 5 &+ 0x52dc_e729
-        second = rotated(second ^ scrambledSecond(word(rest.dropFirst(8).prefix(8))), 31) &+ first
+        second = rotated(second ^ scrambledSecond(word(bytes, offset + 8)), 31) &+ first
         second = second &* 5 &+ 0x3849_5ab5
-        rest = rest.dropFirst(16)
+        offset += 16
     }
-    second ^= scrambledSecond(word(rest.dropFirst(8)))
-    first ^= scrambledFirst(word(rest.prefix(8)))
+    second ^= scrambledSecond(word(bytes, offset + 8))
+    first ^= scrambledFirst(word(bytes, offset))
     first ^= UInt64(bytes.count)
     second ^= UInt64(bytes.count)
     first = first &+ second
@@ -58,9 +58,20 @@ func wideMurmur3(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
     return avalanched(first) &+ avalanched(second)
 }
 
-/// Up to eight bytes as a number.
-private func word(_ bytes: Slice<UnsafeRawBufferPointer>) -> UInt64 {
-    bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+/// Up to eight bytes, as many as there are from an offset on, as a number.
+@inline(__always)
+private func word(_ bytes: UnsafeRawBufferPointer, _ offset: Int) -> UInt64 {
+    guard let base = bytes.baseAddress, offset < bytes.count else { return 0 }
+    if bytes.count - offset >= 8 {
+        return UInt64(littleEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    }
+    var number: UInt64 = 0
+    var index = bytes.count
+    while index > offset {
+        index -= 1
+        number = number << 8 | UInt64(base.load(fromByteOffset: index, as: UInt8.self))
+    }
+    return number
 }
 
 private func rotated(_ value: UInt64, _ distance: UInt64) -> UInt64 {

@@ -47,6 +47,35 @@ struct GroupingKeyAssembly: ~Copyable {
         return labels
     }
 
+    /// Calls `body` with the name and the value of each grouping label, `job` first, with those whose value is empty.
+    ///
+    /// - Returns: false where a Pushgateway would refuse the push.
+    mutating func forEachLabel(
+        _ raw: UnsafeRawBufferPointer,
+        _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
+    ) -> Bool {
+        guard let (path, _) = scan(raw) else { return false }
+        parts.labels.sortByName(in: path)
+        let job: StaticString = "job"
+        body(
+            UnsafeRawBufferPointer(start: job.utf8Start, count: job.utf8CodeUnitCount),
+            UnsafeRawBufferPointer(rebasing: path[parts.job])
+        )
+        for index in 0..<parts.labels.count {
+            let label = parts.labels[index]
+            if PushPath.isJob(path, label.name) { continue }
+            // Of a name that is there twice the last value counts.
+            if index + 1 < parts.labels.count, compareBytes(path, label.name, parts.labels[index + 1].name) == 0 {
+                continue
+            }
+            body(
+                UnsafeRawBufferPointer(rebasing: path[label.name]),
+                UnsafeRawBufferPointer(rebasing: path[label.value])
+            )
+        }
+        return true
+    }
+
     /// The names and values of the group's labels, each behind its length and in the order of the names, so that no two groups
     /// have the same; nil where a Pushgateway would refuse the push. An empty instance, which shardd leaves out, is none.
     mutating func exactKey(_ raw: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {

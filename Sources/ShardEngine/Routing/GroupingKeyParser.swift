@@ -49,6 +49,17 @@ public final class GroupingKeyParser {
     /// those.
     func labels(path: UnsafeRawBufferPointer) -> [[UInt8]: [UInt8]]? { assembly.labels(path) }
 
+    /// Calls `body` with the same labels, `job` first; the bytes are valid until the parser is asked again.
+    ///
+    /// - Returns: false where a Pushgateway would refuse the push.
+    @discardableResult
+    func forEachLabel(
+        path: UnsafeRawBufferPointer,
+        _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
+    ) -> Bool {
+        assembly.forEachLabel(path, body)
+    }
+
     /// What tells a push's group from others, in numbers: the hash of its grouping key, whatever it is placed by, and a digest
     /// of its labels with those whose value is empty, the instance apart; nil where a Pushgateway would refuse the push.
     ///

@@ -47,6 +47,8 @@ final class Exchange {
     var isOnPipeline = false
     /// Is let go of when the push has ended, by which whoever gave it hears of that.
     var taken: AnyObject?
+    /// The same of a push that is known by its number alone.
+    private var counted: CountedPush?
 
     /// Takes over the request that is outstanding on the connection.
     init(_ forwarder: Forwarder, _ connection: InboundConnection, _ routes: RoutingTable, hash: UInt32, shard: Int) {
@@ -98,6 +100,11 @@ final class Exchange {
         isSentAgain = false
         placement = course?.isLarge == true ? .alone : .shared
         largeBody = nil
+    }
+
+    /// Ends a push with this one.
+    func end(_ counted: consuming CountedPush) {
+        self.counted = consume counted
     }
 
     /// Goes to its owner.
@@ -185,6 +192,7 @@ final class Exchange {
         largeBody = nil
         course = nil
         if taken != nil { taken = nil }
+        if counted != nil { counted = nil }
     }
 
     /// From this many bytes on a body has a connection to the shard to itself, so that it holds up nobody.

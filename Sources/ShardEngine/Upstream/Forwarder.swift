@@ -135,20 +135,36 @@ final class Forwarder {
         take(connection, hash, taken)
     }
 
+    /// The same.
+    @inline(never)
+    func forward(_ connection: InboundConnection, hash: UInt32, _ counted: consuming CountedPush) {
+        let exchange = exchange(for: connection, hash)
+        exchange.end(consume counted)
+        begin(exchange)
+    }
+
     @inline(__always)
     private func take(_ connection: InboundConnection, _ hash: UInt32, _ taken: AnyObject?) {
+        let exchange = exchange(for: connection, hash)
+        if taken != nil { exchange.taken = taken }
+        begin(exchange)
+    }
+
+    @inline(__always)
+    private func begin(_ exchange: Exchange) {
+        if isHeld { held.append(exchange) } else { start(exchange) }
+    }
+
+    @inline(__always)
+    private func exchange(for connection: InboundConnection, _ hash: UInt32) -> Exchange {
         loop.assertOnLoop()
         let routes = self.routes
         metrics.inFlight += 1
-        let exchange: Exchange
-        if let recycled = finished.popLast() {
-            recycled.restart(connection, routes, hash: hash, shard: 0)
-            exchange = recycled
-        } else {
-            exchange = Exchange(self, connection, routes, hash: hash, shard: 0)
+        guard let recycled = finished.popLast() else {
+            return Exchange(self, connection, routes, hash: hash, shard: 0)
         }
-        if taken != nil { exchange.taken = taken }
-        if isHeld { held.append(exchange) } else { start(exchange) }
+        recycled.restart(connection, routes, hash: hash, shard: 0)
+        return recycled
     }
 
     /// Has a push begin anew, which had waited for what is in force no more.
@@ -156,7 +172,7 @@ final class Forwarder {
         // Whoever gives it back is in the middle of something.
         loop.park { [unowned self] in
             guard !exchange.isAbandoned, exchange.course == nil else { return }
-            if isHeld { held.append(exchange) } else { start(exchange) }
+            begin(exchange)
         }
     }
 

@@ -112,7 +112,7 @@ final class CollidingWorld {
         let body = isDelete ? "" : names.map { randomFamily($0) }.joined()
         let isPost = chance.happens(500)
         let labels = key.map { (name: Array($0.0.utf8), value: Array($0.1.utf8)) }
-        let contents = Array(body.utf8).withUnsafeBytes { ContentsReader.read($0, isProtobuf: false, key: labels) }
+        let contents = ContentsReaderTests.text(body, key: labels)
         var families: [PushedFamily] = []
         if case .families(let found) = contents { families = found } else { preconditionFailure("a bad body") }
         let checked = CheckedPush(families: families, group: SeriesHash.group(key), isPost: isPost)
