@@ -351,10 +351,11 @@ final class Replica {
 
     private func perform(_ action: MoverAction) {
         switch action {
-        case .list(let job, let store):
+        case .list(let job, let store, let isToHeal):
             world.log { "R\(index) lists \(world.name(store))" }
             world.list(self, store) { [unowned self] listing in
                 lastListed[store] = listing?.start
+                let listing = isToHeal ? listing.map { world.withRewritings($0) } : listing
                 tell(.listed(job: job, store, listing.map { world.seen($0, of: store, by: self) }))
             }
         case .readStart(let job, let store):

@@ -88,7 +88,7 @@ package final class Following {
         ranges(of: view) { step in
             switch step {
             case .announced, .copying: true
-            case .settled, .unclean, .overlapping, .ending, .wiping: false
+            case .settled, .unclean, .overlapping, .ending, .wiping, .healing: false
             }
         }
     }

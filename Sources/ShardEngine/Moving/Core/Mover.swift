@@ -47,8 +47,8 @@ package enum MoverEvent: Sendable {
 
 /// What the shell does for the mover.
 package enum MoverAction: Sendable {
-    /// List the store: all that it had answered before must be in it.
-    case list(job: Int, StoreID)
+    /// List the store: all that it had answered before must be in it; to heal it, also its remedies.
+    case list(job: Int, StoreID, toHeal: Bool)
     /// Ask the store for its start time.
     case readStart(job: Int, StoreID)
     /// Push to the store, now. Every push ends within a second, by an answer or by being given up.
@@ -67,6 +67,8 @@ package struct Mover: Sendable {
     /// Stores on their way out that discovery names though the register does not need them any more: Prometheus may find them
     /// there, so their copies stay.
     package var stillNamed: Set<StoreID> = []
+    /// Stores whose scrape fails, and the hashes of the groups that have to be rewritten there: once, as it may be in vain.
+    package var ailing: [StoreID: Set<UInt32>] = [:]
     /// Slots with a group that its new store refuses; named to the operator.
     package private(set) var stuck: Set<Slot> = []
 
@@ -168,7 +170,7 @@ package struct Mover: Sendable {
         let needed = job.storesToList(following, early: [:])
         self.job?.listings = known.filter { needed.contains($0.key) && !lists.contains($0.key) }
         self.job?.phase = .listing(lists: lists, starts: asked)
-        actions += lists.sorted().map { .list(job: job.number, $0) }
+        actions += lists.sorted().map { .list(job: job.number, $0, toHeal: job.kind == .heal($0)) }
         actions += asked.sorted().map { .readStart(job: job.number, $0) }
         if let until = job.fencedUntil { actions.append(.wake(at: until)) }
         return listingEnded(following, now, &actions)
@@ -334,6 +336,8 @@ package struct Mover: Sendable {
             self.job?.phase = .sending(waves: waves, next: 0, outstanding: 0)
         case .closing:
             stuck.subtract(job.slots.keys)
+            // What could not be listed as a whole, as the store's scrape failed, may be moved now.
+            if case .heal = job.kind { resting.slots = [:] }
             self.job = nil
         case .writing: self.job = nil
         case .opening, .following, .listing, .sending, .checking: preconditionFailure("a write in \(job.phase)")

@@ -21,11 +21,18 @@ enum JobKind: Equatable, Sendable {
     case handOver
     /// Wipes backups.
     case endOverlap
+    /// Rewrites groups that fail the scrape of a store.
+    case heal(StoreID)
     /// Forgets what is at rest.
     case tidy
 
     /// Whether requests on the job's slots wait for it.
-    var isFenced: Bool { self == .handOver || self == .endOverlap }
+    var isFenced: Bool {
+        switch self {
+        case .handOver, .endOverlap, .heal: true
+        case .lift, .clean, .note, .adopt, .wipe, .announce, .tidy: false
+        }
+    }
 }
 
 /// A job under way.
@@ -94,6 +101,7 @@ struct MoverJob: Sendable {
         switch kind {
         case .wipe(let stray): return view.dirty.contains(stray) && !view.isDown(stray.store)
         case .adopt(let stray): return view.adopting.contains(stray) && !view.isDown(stray.store)
+        case .heal(let store): if view.isDown(store) { return false }
         case .lift, .clean, .note, .announce, .handOver, .endOverlap, .tidy: break
         }
         return slots.allSatisfy { slot, rev in
@@ -124,6 +132,7 @@ struct MoverJob: Sendable {
                 sortedSlots.compactMap { slot in view.destination(slot, following.rings).map { (slot, $0) } }
             )
         case .handOver, .endOverlap: return view.fencing(sortedSlots)
+        case .heal: return view.healing(sortedSlots)
         case .tidy: return view.tidied(following.rings)
         case .clean, .adopt, .wipe: return nil
         }
@@ -133,7 +142,7 @@ struct MoverJob: Sendable {
     var isPlanned: Bool {
         switch kind {
         case .lift, .clean, .note: false
-        case .adopt, .wipe, .announce, .handOver, .endOverlap, .tidy: true
+        case .adopt, .wipe, .announce, .handOver, .endOverlap, .heal, .tidy: true
         }
     }
 
@@ -141,7 +150,7 @@ struct MoverJob: Sendable {
     var endsOpened: Bool {
         switch kind {
         case .lift, .note, .tidy: true
-        case .clean, .adopt, .wipe, .announce, .handOver, .endOverlap: false
+        case .clean, .adopt, .wipe, .announce, .handOver, .endOverlap, .heal: false
         }
     }
 
@@ -171,6 +180,7 @@ struct MoverJob: Sendable {
         }
         switch kind {
         case .wipe(let stray), .adopt(let stray): stores.insert(stray.store)
+        case .heal(let store): stores.insert(store)
         default: break
         }
         return stores
@@ -199,6 +209,17 @@ struct MoverJob: Sendable {
                 listing.removals(at: stray.store) { hash in
                     let slot = rings.slot(of: hash)
                     return view.isVoid(slot, at: stray.store) ? slot : nil
+                }
+            ]
+        }
+        if case .heal(let store) = kind, let listing = listings[store] {
+            return [
+                listing.remedies.compactMap { remedy in
+                    let slot = rings.slot(of: remedy.key.hash)
+                    guard slots[slot] != nil else { return nil }
+                    let what: Send.What =
+                        remedy.isPost ? .post(remedy.key, remedy.families) : .put(remedy.key, remedy.families)
+                    return Send(store: store, what: what, slot: slot)
                 }
             ]
         }
@@ -251,6 +272,7 @@ struct MoverJob: Sendable {
             return isWiped ? following.view.wiped(stray) : nil
         case .handOver: return following.view.flipping(sortedSlots, starts: starts, rings: following.rings)
         case .endOverlap: return following.view.finishing(sortedSlots)
+        case .heal: return following.view.healed(sortedSlots)
         case .lift, .note, .announce, .tidy: return nil
         }
     }

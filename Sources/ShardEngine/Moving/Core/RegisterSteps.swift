@@ -6,6 +6,7 @@
 //         ├───────────────── dropBackup ─────────────────────────────────┘                                       │
 //         ├───────────────── finish, or lift (what was not wiped is dirt) ───────────────────────────────────────┘
 //      unclean ──cleaned──▶ settled            failing over (RegisterChanges): any ──▶ settled or unclean
+//      settled, announced or overlapping ──heal──▶ healing ──healed, or lift──▶ settled
 //
 // Any other transition traps. `Mover` calls these; nothing else changes a step but `RegisterChanges`.
 
@@ -74,7 +75,7 @@ extension Register {
                     switch entry.step {
                     case .announced(let to): entry.step = .copying(to: to)
                     case .overlapping(let backup, let processes): entry.step = .ending(backup: backup, processes)
-                    case .settled, .unclean, .copying, .ending, .wiping:
+                    case .settled, .unclean, .copying, .ending, .wiping, .healing:
                         preconditionFailure("fence \(slot) in \(entry.step)")
                     }
                 }
@@ -128,6 +129,8 @@ extension Register {
                     case .wiping(let former):
                         register.markDirty(former)
                         entry.step = .settled
+                    // Each rewriting is whole in itself.
+                    case .healing: entry.step = .settled
                     case .settled, .unclean, .announced, .overlapping:
                         preconditionFailure("lift \(slot) in \(entry.step)")
                     }
@@ -181,6 +184,32 @@ extension Register {
             for slot in slots {
                 register.edit(slot) { entry, register in
                     precondition(entry.step == .unclean, "clean \(slot) in \(entry.step)")
+                    entry.step = .settled
+                }
+            }
+        }
+    }
+
+    /// Requests on the slots wait from now on, as groups of theirs are rewritten where they are. A backup would not be equal
+    /// afterwards, so it is dropped.
+    func healing(_ slots: [Slot]) -> Register {
+        changed { register in
+            for slot in slots {
+                register.edit(slot) { entry, register in
+                    precondition(entry.step.mayHeal, "heal \(slot) in \(entry.step)")
+                    if let backup = entry.step.backup { register.markDirty(backup) }
+                    entry.step = .healing
+                }
+            }
+        }
+    }
+
+    /// The groups are rewritten.
+    func healed(_ slots: [Slot]) -> Register {
+        changed { register in
+            for slot in slots {
+                register.edit(slot) { entry, _ in
+                    precondition(entry.step == .healing, "healed \(slot) in \(entry.step)")
                     entry.step = .settled
                 }
             }

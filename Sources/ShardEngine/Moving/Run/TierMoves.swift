@@ -20,7 +20,7 @@ extension Tier {
     func perform(_ action: MoverAction) {
         let term = moverTerm
         switch action {
-        case .list(let job, let store):
+        case .list(let job, let store, _):
             list(store) { [unowned self] listing in
                 if listing != nil { return tell(.listed(job: job, store, listing), askedIn: term) }
                 readStart(store) { [unowned self] start in
