@@ -66,6 +66,15 @@ final class KnownFamilies: Sendable {
         }
     }
 
+    /// The families of Pushgateways themselves, as far as they are known.
+    var own: [PushedFamily] {
+        state.withLock { state in
+            state.families.filter(\.value.isOwn).map { name, known in
+                PushedFamily(name: name, kind: known.kind, help: known.help, series: [])
+            }
+        }
+    }
+
     private func refusalByOwn(_ push: CheckedPush) -> PushRefusal? {
         state.withLock { state in
             for family in push.families {

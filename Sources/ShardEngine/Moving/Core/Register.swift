@@ -80,7 +80,7 @@ package enum Step: Equatable, Sendable {
     case ending(backup: StoreID, Processes)
     /// A fence: requests wait while what the former backup holds, which is void, is wiped.
     case wiping(StoreID)
-    /// A fence: requests wait while groups are rewritten, on `own` or a predecessor, that fail the scrape of their store.
+    /// A fence: requests wait while groups are rewritten, on whichever store, that fail the scrape of it.
     case healing
 
     /// Whether requests wait for the mover.
@@ -314,11 +314,10 @@ extension Register {
         }
     }
 
-    /// Whether what the store holds of the slot counts, and may be rewritten there now.
-    package func mayHeal(_ slot: Slot, at store: StoreID) -> Bool {
+    /// Whether what the store holds of the slot may be rewritten there now; what is void there, too: it fails the scrape as well.
+    func mayHeal(_ slot: Slot, at store: StoreID) -> Bool {
         let entry = entry(slot)
-        let isPredecessor = entry.predecessors.contains { $0.store == store }
-        return (entry.own == store || isPredecessor) && entry.step.mayHeal && !isDown(entry.own) && !isDown(store)
+        return entry.step.mayHeal && !isDown(entry.own) && !isDown(store)
     }
 
     /// Whether what the store holds of the slot may be deleted there: rule A8, and the half of I4 about deletions.

@@ -91,6 +91,7 @@ final class Tier {
     /// Shards where groups of marks are being deleted.
     var deletingMarks: Set<ShardAddress> = []
     var counts = TierCounts()
+    var heals = TierHeals()
     /// Why stores have failed.
     var causes: [StoreID: String] = [:]
     /// Where the groups of stores lie, by their latest listings.
@@ -233,6 +234,7 @@ final class Tier {
         } else if mover == nil {
             mover = Mover(settings: moverSettings)
             moverTerm += 1
+            heals.job = nil
             tellMover(of: register)
         }
         publish()
