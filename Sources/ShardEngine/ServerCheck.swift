@@ -26,7 +26,7 @@ extension Server {
     func hearConflicts() {
         conflicts.onFailure = { [unowned self] in
             emptyInstances.searchAgain($0)
-            tier.heal($0)
+            return tier.heal($0, fault: $1)
         }
         conflicts.onSuccess = { [unowned self] in tier.isHealthy($0) }
     }

@@ -363,7 +363,7 @@ final class Replica {
                 let told = world.without.contains(.checkingProcesses) ? world.listedStart(store, self) : start
                 tell(.started(job: job, store, told ?? start))
             }
-        case .push(let job, let send):
+        case .push(let job, let send), .rewrite(let job, let send):
             world.log { "R\(index) moves: \(world.text(send))" }
             let isTold = world.without.contains(.endingPushes)
             world.push(send, by: self) { [unowned self] result in if !isTold { tell(.pushed(job: job, send, result)) } }

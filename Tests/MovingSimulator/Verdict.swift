@@ -53,6 +53,7 @@ extension World {
         case .overlapping(let backup, _): text += ", and also on \(name(backup))"
         case .ending(let backup, _): text += ", fenced, and also on \(name(backup))"
         case .wiping(let former): text += ", fenced, leaving \(name(former))"
+        case .ailing: text += ", ailing"
         case .healing: text += ", fenced, being healed"
         }
         if !entry.predecessors.isEmpty {

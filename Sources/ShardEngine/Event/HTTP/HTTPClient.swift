@@ -21,8 +21,8 @@ struct HTTPRequest {
     var bodyLimit = 1 << 20
     /// Whether the response's body is left in the pieces in which it came: putting tens of megabytes together holds a loop up.
     var leavesPieces = false
-    /// Whether the head of the response is all that is wanted: the connection is closed when it has come.
-    var endsAtHead = false
+    /// Whether the head of a response with status 200 is all that is wanted: the connection is closed when it has come.
+    var endsAtGoodHead = false
 }
 
 /// A response, as a whole.
@@ -152,7 +152,7 @@ final class HTTPCall {
                 Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().receivedPiece(of: response)
             }
         }
-        if request.endsAtHead {
+        if request.endsAtGoodHead {
             evhttp_request_set_header_cb(outgoing) { response, context in
                 guard let context, let response else { return 0 }
                 Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().receivedHead(of: response)
@@ -267,7 +267,7 @@ final class HTTPCall {
     }
 
     private func receivedHead(of response: UnsafeMutablePointer<evhttp_request>) {
-        decide(.response(copy(response)))
+        if response.pointee.response_code == 200 { decide(.response(copy(response))) }
     }
 
     /// evhttp forgets it afterwards.

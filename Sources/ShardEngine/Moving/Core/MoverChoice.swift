@@ -23,9 +23,12 @@ extension Mover {
         defer { if let first = wakes.min() { actions.append(.wake(at: first)) } }
 
         let fenced = slots(view) { $0.step.isFence && !unanswered.contains($0.own) }
-        if !fenced.isEmpty {
-            var lift = job(.lift, fenced, view)
-            lift.unused = Set(fenced.filter { unused[$0] == view.entry($0).rev })
+        // What ails is healed by the mover that has listed it, or not.
+        let undiagnosed = slots(view) { $0.step == .ailing }.filter { diagnosis?.slots[$0] != view.entry($0).rev }
+        let left = fenced + undiagnosed
+        if !left.isEmpty {
+            var lift = job(.lift, left, view)
+            lift.unused = Set(left.filter { unused[$0] == view.entry($0).rev })
             return lift
         }
         let cleanable = slots(view) {
@@ -57,12 +60,23 @@ extension Mover {
         _ wakes: inout [Milliseconds]
     ) -> MoverJob? {
         let view = following.view
+        if let known = diagnosis {
+            diagnosis = nil
+            let slots = known.slots.filter { slot, rev in
+                view.entry(slot).rev == rev && !view.isDown(view.entry(slot).own)
+            }
+            if !slots.isEmpty, !view.isDown(known.store) {
+                var heal = job(.heal(known.store), slots.keys.sorted(), view)
+                heal.listings = [known.store: known.listing]
+                return heal
+            }
+        }
         for (store, hashes) in ailing.sorted(by: { $0.key < $1.key }) where !view.isDown(store) {
             let healable = Set(hashes.map { following.rings.slot(of: $0) }).filter { view.mayHeal($0, at: store) }
             let ready = healable.sorted().filter { isReady($0, now, &wakes) }
             if ready.isEmpty, !healable.isEmpty { continue }
             ailing[store] = nil
-            if !ready.isEmpty { return job(.heal(store), ready, view) }
+            if !ready.isEmpty { return job(.ail(store), ready, view) }
         }
         return nil
     }

@@ -21,7 +21,9 @@ enum JobKind: Equatable, Sendable {
     case handOver
     /// Wipes backups.
     case endOverlap
-    /// Rewrites groups that fail the scrape of a store.
+    /// Lists a store whose scrape fails, outside the fence.
+    case ail(StoreID)
+    /// Rewrites the groups there for which it fails.
     case heal(StoreID)
     /// Forgets what is at rest.
     case tidy
@@ -30,7 +32,15 @@ enum JobKind: Equatable, Sendable {
     var isFenced: Bool {
         switch self {
         case .handOver, .endOverlap, .heal: true
-        case .lift, .clean, .note, .adopt, .wipe, .announce, .tidy: false
+        case .lift, .clean, .note, .adopt, .wipe, .announce, .ail, .tidy: false
+        }
+    }
+
+    /// Which store is healed.
+    var patient: StoreID? {
+        switch self {
+        case .ail(let store), .heal(let store): store
+        case .lift, .clean, .note, .adopt, .wipe, .announce, .handOver, .endOverlap, .tidy: nil
         }
     }
 }
@@ -101,7 +111,7 @@ struct MoverJob: Sendable {
         switch kind {
         case .wipe(let stray): return view.dirty.contains(stray) && !view.isDown(stray.store)
         case .adopt(let stray): return view.adopting.contains(stray) && !view.isDown(stray.store)
-        case .heal(let store): if view.isDown(store) { return false }
+        case .ail(let store), .heal(let store): if view.isDown(store) { return false }
         case .lift, .clean, .note, .announce, .handOver, .endOverlap, .tidy: break
         }
         return slots.allSatisfy { slot, rev in
@@ -115,6 +125,12 @@ struct MoverJob: Sendable {
         for slot in slots.keys { slots[slot] = written }
         epoch = written
         self.fencedUntil = fencedUntil
+    }
+
+    /// Leaves out the slots that somebody has touched since they were listed, unless there are no others: then they are listed again.
+    mutating func leaveOutTouched(_ following: Following) {
+        let untouched = slots.filter { !following.isTouched($0.key.range) }
+        if untouched.isEmpty { listings = [:] } else { slots = untouched }
     }
 
     // MARK: What the kinds differ in
@@ -132,6 +148,7 @@ struct MoverJob: Sendable {
                 sortedSlots.compactMap { slot in view.destination(slot, following.rings).map { (slot, $0) } }
             )
         case .handOver, .endOverlap: return view.fencing(sortedSlots)
+        case .ail: return view.ailing(sortedSlots)
         case .heal: return view.healing(sortedSlots)
         case .tidy: return view.tidied(following.rings)
         case .clean, .adopt, .wipe: return nil
@@ -142,7 +159,7 @@ struct MoverJob: Sendable {
     var isPlanned: Bool {
         switch kind {
         case .lift, .clean, .note: false
-        case .adopt, .wipe, .announce, .handOver, .endOverlap, .heal, .tidy: true
+        case .adopt, .wipe, .announce, .handOver, .endOverlap, .ail, .heal, .tidy: true
         }
     }
 
@@ -150,7 +167,7 @@ struct MoverJob: Sendable {
     var endsOpened: Bool {
         switch kind {
         case .lift, .note, .tidy: true
-        case .clean, .adopt, .wipe, .announce, .handOver, .endOverlap, .heal: false
+        case .clean, .adopt, .wipe, .announce, .handOver, .endOverlap, .ail, .heal: false
         }
     }
 
@@ -180,7 +197,7 @@ struct MoverJob: Sendable {
         }
         switch kind {
         case .wipe(let stray), .adopt(let stray): stores.insert(stray.store)
-        case .heal(let store): stores.insert(store)
+        case .ail(let store), .heal(let store): if listings[store] == nil { stores.insert(store) }
         default: break
         }
         return stores
@@ -273,7 +290,7 @@ struct MoverJob: Sendable {
         case .handOver: return following.view.flipping(sortedSlots, starts: starts, rings: following.rings)
         case .endOverlap: return following.view.finishing(sortedSlots)
         case .heal: return following.view.healed(sortedSlots)
-        case .lift, .note, .announce, .tidy: return nil
+        case .lift, .note, .announce, .ail, .tidy: return nil
         }
     }
 }

@@ -80,14 +80,17 @@ package enum Step: Equatable, Sendable {
     case ending(backup: StoreID, Processes)
     /// A fence: requests wait while what the former backup holds, which is void, is wiped.
     case wiping(StoreID)
-    /// A fence: requests wait while groups are rewritten, on whichever store, that fail the scrape of it.
+    /// Groups will be rewritten, on whichever store, as they fail the scrape of it; requests go to `own`, and each replica remembers
+    /// what it touches from here on.
+    case ailing
+    /// A fence: requests wait while that is done.
     case healing
 
     /// Whether requests wait for the mover.
     package var isFence: Bool {
         switch self {
         case .copying, .ending, .wiping, .healing: true
-        case .settled, .unclean, .announced, .overlapping: false
+        case .settled, .unclean, .announced, .overlapping, .ailing: false
         }
     }
 
@@ -96,7 +99,7 @@ package enum Step: Equatable, Sendable {
     var mayPrecede: Bool {
         switch self {
         case .settled, .overlapping: true
-        case .unclean, .announced, .copying, .ending, .wiping, .healing: false
+        case .unclean, .announced, .copying, .ending, .wiping, .ailing, .healing: false
         }
     }
 
@@ -104,7 +107,7 @@ package enum Step: Equatable, Sendable {
     var mayHeal: Bool {
         switch self {
         case .settled, .announced, .overlapping: true
-        case .unclean, .copying, .ending, .wiping, .healing: false
+        case .unclean, .copying, .ending, .wiping, .ailing, .healing: false
         }
     }
 
@@ -112,14 +115,14 @@ package enum Step: Equatable, Sendable {
     package var backup: StoreID? {
         switch self {
         case .overlapping(let store, _), .ending(let store, _): store
-        case .settled, .unclean, .announced, .copying, .wiping, .healing: nil
+        case .settled, .unclean, .announced, .copying, .wiping, .ailing, .healing: nil
         }
     }
 
     /// The store beside `own` that may hold a copy because of this step.
     package var other: StoreID? {
         switch self {
-        case .settled, .unclean, .healing: nil
+        case .settled, .unclean, .ailing, .healing: nil
         case .announced(let store), .copying(let store), .wiping(let store): store
         case .overlapping(let store, _), .ending(let store, _): store
         }
@@ -309,7 +312,7 @@ extension Register {
         if entry.predecessors.contains(where: { $0.store == store }) { return true }
         if entry.own == store { return entry.step != .unclean }
         switch entry.step {
-        case .settled, .unclean, .announced, .copying, .wiping, .healing: return false
+        case .settled, .unclean, .announced, .copying, .wiping, .ailing, .healing: return false
         case .overlapping(let other, _), .ending(let other, _): return other == store
         }
     }

@@ -47,6 +47,8 @@ struct HealingLook: Sendable {
     var fault: String
     /// The rewritings by which the scrape of a store with these groups, and this answer, succeeds.
     var find: @Sendable ([ListedGroup], _ fault: String) -> [GroupRewrite]
+    /// The groups of which all is wanted: to encode all that a store holds takes longer than to read it.
+    var kept: Set<GroupKey>
 }
 
 /// What a listing tells of rewritings, by the paths of their groups.

@@ -24,8 +24,11 @@ struct StoreListing: Sendable {
         guard let listing = ShardListing(body, detail: { _ in .content }), listing.unreadable == 0 else { return nil }
         let paths = GroupPath()
         groups.reserveCapacity(listing.groups.count)
-        for copy in listing.groups.values { add(copy, paths) }
-        if let look { findRewrites(listing, look, paths) }
+        if let look {
+            findRewrites(listing, look, paths)
+        } else {
+            for copy in listing.groups.values { add(copy, paths) }
+        }
         for (group, names) in listing.ownGroups {
             if let number = MarkGroup.number(of: group) {
                 numbers.insert(number)
@@ -38,7 +41,9 @@ struct StoreListing: Sendable {
 
     private mutating func findRewrites(_ listing: ShardListing, _ look: HealingLook, _ paths: GroupPath) {
         let groups = listing.groups.values.map { copy in
-            ListedGroup(copy: copy, counts: look.counts(key(of: copy.labels, paths).key.hash))
+            let key = key(of: copy.labels, paths).key
+            if look.kept.contains(key) { add(copy, paths) }
+            return ListedGroup(copy: copy, counts: look.counts(key.hash))
         }
         for rewrite in look.find(groups, look.fault) {
             var rewrite = rewrite

@@ -234,7 +234,6 @@ final class Tier {
         } else if mover == nil {
             mover = Mover(settings: moverSettings)
             moverTerm += 1
-            heals.job = nil
             tellMover(of: register)
         }
         publish()

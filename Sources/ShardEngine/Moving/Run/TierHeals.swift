@@ -9,8 +9,6 @@ struct TierHeals {
     var find: (@Sendable ([ListedGroup], _ fault: String) -> [GroupRewrite])?
     /// What stores have answered to scrapes.
     var faults: [StoreID: String] = [:]
-    /// The job of the mover's that rewrites groups.
-    var job: Int?
     /// Stores that are being listed to see what there is to heal.
     var looking: Set<StoreID> = []
     /// What was left of families that had to be set aside: nil where nothing was.
@@ -40,22 +38,16 @@ extension Tier {
     var familiesSetAside: Int { heals.setAside.count }
 
     /// The scrape of a shard fails: looks whether that is for what its groups hold, and has it healed.
-    func heal(_ address: ShardAddress) {
-        guard mover != nil, let view = following?.view, let store = members.store(at: address)?.id,
-            view.store(store) != nil, heals.find != nil, heals.looking.insert(store).inserted
-        else { return }
-        let ask = StoreQuestions(calls: stores, address: address)
-        ask.get("/metrics", within: Tier.scrapeLimit) { [unowned self] end in
-            heals.looking.remove(store)
-            guard case .answered(let response) = end, response.status == 500 else { return }
-            heals.faults[store] = String(decoding: response.body, as: UTF8.self)
-            look(for: address, store)
-        }
-    }
-
-    /// Looks which groups are to be rewritten, and tells the mover.
-    private func look(for address: ShardAddress, _ store: StoreID) {
-        guard mover != nil, let look = look(at: store), heals.looking.insert(store).inserted else { return }
+    ///
+    /// - Parameter fault: what it answers to a scrape.
+    /// - Returns: whether that has begun now.
+    func heal(_ address: ShardAddress, fault: String) -> Bool {
+        guard let view = following?.view, let store = members.store(at: address)?.id, view.store(store) != nil,
+            mover?.isHealing(store) == false, !heals.looking.contains(store)
+        else { return false }
+        heals.faults[store] = fault
+        guard let look = look(at: store) else { return false }
+        heals.looking.insert(store)
         let term = moverTerm
         stores.list(address, toHeal: look) { [unowned self] listing, reason in
             heals.looking.remove(store)
@@ -70,6 +62,7 @@ extension Tier {
             mover?.ailing[store] = Set(listing.remedies.map(\.key.hash))
             tell(.tick)
         }
+        return true
     }
 
     /// The scrape of a shard succeeds.
@@ -91,11 +84,10 @@ extension Tier {
                 return entry.own == store || entry.predecessors.contains { $0.store == store }
             },
             fault: heals.faults[store] ?? "",
-            find: find
+            find: find,
+            kept: Set(heals.setAside.keys.filter { $0.store == store }.map(\.key))
         )
     }
-
-    private static let scrapeLimit = TimeSpan.seconds(30)
 
     /// Rewrites a group for the mover, and tells of it.
     func rewrite(_ send: Send, _ done: @escaping (PushResult) -> Void) {

@@ -21,7 +21,6 @@ extension Tier {
         let term = moverTerm
         switch action {
         case .list(let job, let store, let isToHeal):
-            if isToHeal { heals.job = job }
             list(store, toHeal: isToHeal ? look(at: store) : nil) { [unowned self] listing in
                 if let listing, isToHeal { heals.keep(listing, of: store) }
                 if listing != nil { return tell(.listed(job: job, store, listing), askedIn: term) }
@@ -32,7 +31,7 @@ extension Tier {
             }
         case .readStart(let job, let store):
             readStart(store) { [unowned self] in tell(.started(job: job, store, $0), askedIn: term) }
-        case .push(let job, let send) where job == heals.job:
+        case .rewrite(let job, let send):
             rewrite(send) { [unowned self] in tell(.pushed(job: job, send, $0), askedIn: term) }
         case .push(let job, let send):
             push(send) { [unowned self] in tell(.pushed(job: job, send, $0), askedIn: term) }
@@ -77,7 +76,7 @@ extension Tier {
                 counts.runs[.failed, default: 0] += 1
                 logger.warning("shard cannot be listed", metadata: ["shard": "\(address)", "reason": "\(reason)"])
             }
-            if let listing { listed[store] = Set(listing.groups.keys.map(\.hash)) }
+            if let listing, look == nil { listed[store] = Set(listing.groups.keys.map(\.hash)) }
             done(listing)
         }
     }
