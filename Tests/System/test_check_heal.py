@@ -3,6 +3,7 @@ the replica that moves groups has healed it, ten seconds later at most."""
 
 import itertools
 import shutil
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -199,6 +200,21 @@ def test_groups_that_do_not_belong_to_a_shard_give_way(lab):
     names = {first.split("/")[3]: "w", second.split("/")[3]: "l"}
     assert series(shards[0], names) == {"f w": 1, "f l a=1": 2}
     wait_until(lambda: series(shards[1], names) == {"k l": 1, "n l": 1}, "the empty instance is gone")
+
+
+def test_groups_that_come_together_by_a_move_are_healed_though_they_overlap(lab):
+    shards = lab.pushgateways(2, NO_CHECK)
+    replica = lab.shardd(shards, pushes={"check": "full"}, reconcile={"enabled": True, "settle": "1s"})
+    first, second = (f"/metrics/job/{next(own_jobs(replica, shard))}" for shard in shards)
+    push(shards[0], "PUT", first, GAUGE)
+    push(shards[1], "PUT", second, COUNTER)
+    replica.change_config(pushgateway={"port": 9091, "servers": [shards[0].address.text]})
+    replica.send(signal.SIGHUP)
+    wait_until(lambda: status(shards[0]) == 500, "the group has moved")
+    wait_healed(shards, time.monotonic())
+    names = {first.split("/")[3]: "w", second.split("/")[3]: "l"}
+    assert series(shards[0], names) == {"f w": 1, "f l a=1": 2}
+    wait_until(lambda: series(shards[1], names) == {}, "the copy that is not equal any more is gone")
 
 
 def test_the_replica_that_moves_heals_and_another_one_when_it_is_gone(lab):
