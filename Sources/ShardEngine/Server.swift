@@ -20,8 +20,9 @@ public final class Server {
     let discovery: Discovery
     let resolver: Resolver
     let stores: StoreWatch
-    private let emptyInstances: EmptyInstances
+    let emptyInstances: EmptyInstances
     let lookup: FamilyLookup
+    let conflicts: ConflictWatch
     var tier: Tier
     var members: TierMembers
     var shown: ShownRing
@@ -104,6 +105,7 @@ public final class Server {
         stores = StoreWatch(loop: loop, resolver: resolver, configuration: configuration, logger: logger)
         emptyInstances = EmptyInstances(home: loop.mailbox, logger: logger)
         lookup = FamilyLookup(home: loop.mailbox, logger: logger)
+        conflicts = ConflictWatch(loop: loop, resolver: resolver)
         shown = ShownRing(mailbox: loop.mailbox, logger: logger)
         registerAt = RegisterPlace(configuration)
         (members, tier) = Server.makeTier(registerAt, loop, resolver, workers, configuration, options, logger)
@@ -121,6 +123,7 @@ public final class Server {
         for worker in workers.all {
             worker.pushHandler.tierCheck = TierCheck(worker.forwarder, known: lookup.known, ask: lookup.ask)
         }
+        hearConflicts()
         tellLookup()
         discovery.start()
         // The first pushes must find a ring, so the first one is there before anything is accepted.
@@ -299,6 +302,7 @@ extension Server {
             draining: draining,
             offRing: offRing,
             sameStoreCount: stores.sameStoreCount,
+            familiesSetAside: tier.familiesSetAside,
             restartCounts: stores.restartCounts,
             mayDecide: configuration.pushCheck != .full || lookup.known.isComplete,
             checkMismatches: checkMismatches

@@ -3,9 +3,10 @@
 import Logging
 
 extension Server {
-    /// Tells the lookup of the shards, where pushes are checked over all of them.
+    /// Tells the lookup of the shards, where pushes are checked over all of them, and watches them where this replica may heal them.
     func tellLookup() {
         noteMismatches()
+        watchConflicts()
         guard configuration.pushCheck == .full, configuration.mode == .forward else { return lookup.update(nil) }
         let identities = stores.map.identities
         let processes = Set(membership.shards + registered).map { ($0, identities[$0]?.process ?? "") }
@@ -26,6 +27,29 @@ extension Server {
     private var registered: [ShardAddress] {
         guard let view = tier.following?.view else { return [] }
         return view.stores.filter { !view.isDown($0.id) }.compactMap { ShardAddress(parsing: $0.address) }
+    }
+
+    /// Has shards healed whose scrape fails.
+    func hearConflicts() {
+        conflicts.onFailure = { [unowned self] in
+            emptyInstances.searchAgain($0)
+            return tier.heal($0, fault: $1)
+        }
+        conflicts.onSuccess = { [unowned self] in tier.isHealthy($0) }
+    }
+
+    private func watchConflicts() {
+        guard configuration.pushCheck == .full, tier.mover != nil, let view = tier.following?.view else {
+            tier.heals.find = nil
+            return conflicts.update([:], headers: [])
+        }
+        let known = lookup.known
+        tier.heals.find = { groups, fault in
+            Conflicts.rewrites(of: groups, own: known.own, fault: ScrapeFault(fault))
+        }
+        let addresses = Set(view.stores.map(\.address))
+        let identities = stores.map.identities.filter { addresses.contains($0.key.text) }
+        conflicts.update(identities.mapValues(\.process), headers: configuration.check.headers)
     }
 
     /// Whether the consistency check of a shard and `pushes.check` do not go together: either the shard or shardd has to check.

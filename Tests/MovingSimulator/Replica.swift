@@ -352,10 +352,11 @@ final class Replica {
 
     private func perform(_ action: MoverAction) {
         switch action {
-        case .list(let job, let store):
+        case .list(let job, let store, let isToHeal):
             world.log { "R\(index) lists \(world.name(store))" }
             world.list(self, store) { [unowned self] listing in
                 lastListed[store] = listing?.start
+                let listing = isToHeal ? listing.map { world.withRewritings($0) } : listing
                 tell(.listed(job: job, store, listing.map { world.seen($0, of: store, by: self) }))
             }
         case .readStart(let job, let store):
@@ -363,7 +364,7 @@ final class Replica {
                 let told = world.without.contains(.checkingProcesses) ? world.listedStart(store, self) : start
                 tell(.started(job: job, store, told ?? start))
             }
-        case .push(let job, let send):
+        case .push(let job, let send), .rewrite(let job, let send):
             world.log { "R\(index) moves: \(world.text(send))" }
             let isTold = world.without.contains(.endingPushes)
             world.push(send, by: self) { [unowned self] result in if !isTold { tell(.pushed(job: job, send, result)) } }

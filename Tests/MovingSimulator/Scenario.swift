@@ -41,6 +41,8 @@ public enum Happening: Sendable {
     case ringSeen(by: Int, [Int])
     /// The operator gives the store up, if it is down.
     case giveUp(store: Int)
+    /// The scrape of a store fails for what all its groups hold: the mover rewrites them.
+    case heal(store: Int)
     /// Shards refuse what the mover pushes, for so long.
     case refuse(store: Int, for: Int64)
 }
@@ -102,7 +104,7 @@ public struct Configuration: Sendable {
 
     enum Fault: Sendable {
         case kill, killAll, loseFile, hang, cutStore, delayStore, cutConsul, consulAway, stopReplica, killReplica,
-            isolate, refuse
+            isolate, refuse, heal
     }
 }
 
@@ -125,6 +127,15 @@ extension Configuration {
         Configuration(name: "cut", faults: [.cutConsul], replicas: 3),
         Configuration(name: "away", faults: [.consulAway], replicas: 2),
         Configuration(name: "refused", faults: [.refuse]),
+        Configuration(name: "heal", faults: [.heal], concurrent: true),
+        Configuration(name: "heal-fail", faults: [.heal, .kill, .hang], replicas: 3, concurrent: true),
+        Configuration(
+            name: "heal-one",
+            faults: [.heal, .kill],
+            replicas: 1,
+            concurrent: true,
+            change: { $0.hasConsul = false }
+        ),
         Configuration(name: "slow-listing", faults: [.kill], change: { $0.listingTime = 1000 }),
         Configuration(
             name: "mix",
@@ -202,6 +213,7 @@ extension Configuration {
             [.cutConsul(replica: replica, for: long)]
                 + (0..<4).map { .cutStore(replica: replica, store: $0, for: long) }
         case .refuse: [.refuse(store: store, for: long)]
+        case .heal: (0..<4).map { .heal(store: $0) }
         }
     }
 }

@@ -91,6 +91,13 @@ private func membershipStories(_ seed: UInt64) -> [Scenario] {
                 (3400 + Int64(seed % 40) * 10, .kill(store: 3, for: 3000, keepsFile: false)),
             ]
         ),
+        told(
+            "groups are rewritten again and again while clients push them",
+            seed: seed,
+            every: 15,
+            (0..<40).map { (2000 + 300 * Int64($0), .heal(store: $0 % 3)) }
+                + [(6000, .ring([0, 1, 2, 3], renamed: false)), (9000, .kill(store: 1, for: 1500, keepsFile: true))]
+        ),
         told("groups from before", seed: seed, [(5000, .ring([0, 1, 2, 3], renamed: false))]) {
             $0.hasOldGroups = true
         },

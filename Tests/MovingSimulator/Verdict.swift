@@ -53,6 +53,8 @@ extension World {
         case .overlapping(let backup, _): text += ", and also on \(name(backup))"
         case .ending(let backup, _): text += ", fenced, and also on \(name(backup))"
         case .wiping(let former): text += ", fenced, leaving \(name(former))"
+        case .ailing: text += ", ailing"
+        case .healing: text += ", fenced, being healed"
         }
         if !entry.predecessors.isEmpty {
             text += ", preceded by \(entry.predecessors.map { "\(name($0.store)) since \($0.since)" })"

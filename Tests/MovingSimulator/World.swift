@@ -252,6 +252,13 @@ final class World {
             failed.insert(stores[index].id)
             fails("hang \(index)", for: time) { [unowned self] in wake(index) }
         case .hangWithMerge(let time): hangsWithMerge = time
+        case .heal(let index):
+            let hashes = Set(keys.map(\.hash))
+            for replica in replicas where replica.mover != nil && !replica.isStopped {
+                log { "R\(replica.index) is to heal \(stores[index].name)" }
+                replica.mover?.ailing[stores[index].id] = hashes
+                replica.tell(.tick)
+            }
         case .cutStore(let replica, let index, let time):
             log { "R\(replica) cannot reach \(stores[index].name) for \(time) ms" }
             cuts[replica * 8 + index, default: 0] += 1

@@ -162,6 +162,15 @@ extension World {
         "\(family.name)=\(Int(family.content[0]) | Int(family.content[1]) << 8)"
     }
 
+    /// Has each group written again as it is listed: whatever was pushed between the listing and this would be lost.
+    func withRewritings(_ listing: Listing) -> Listing {
+        var listing = listing
+        listing.remedies = listing.groups.sorted { $0.key < $1.key }.map { key, group in
+            Remedy(key: key, families: group.families, isPost: chance.happens(300))
+        }
+        return listing
+    }
+
     // MARK: Lies of left-out rules
 
     func backupStart(_ start: StartTime?, _ backup: StoreID, _ following: Following) -> StartTime? {

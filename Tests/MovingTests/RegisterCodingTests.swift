@@ -37,12 +37,17 @@ import Testing
             store b 2 h:2
             ring 1 0=h:1 1=h:2
             down 1
+            slots 0 0 own 0 after - ailing changed 0 rev 59 ranges 6
+            slots 0 0 own 0 after - healing changed 0 rev 60 ranges 5
             slots 0 0 own 0 after 1@52,1@41~ settled changed 53 rev 53 ranges 0-4,9
 
             """
         let register = try Register(decoding: Array(text.utf8))
-        #expect(register.birth == 41 && register.entries.count == 6)
-        #expect(register.entries.values.allSatisfy { $0.predecessors.map(\.isAdopted) == [false, true] })
+        #expect(register.birth == 41 && register.entries.count == 8)
+        #expect(register.entries.filter { $0.value.step == .healing }.keys.map(\.range) == [5])
+        #expect(register.entries.filter { $0.value.step == .ailing }.keys.map(\.range) == [6])
+        let others = register.entries.values.filter { $0.step == .settled }
+        #expect(others.allSatisfy { $0.predecessors.map(\.isAdopted) == [false, true] })
         #expect(String(decoding: register.encoded(), as: UTF8.self) == text)
     }
 

@@ -46,7 +46,7 @@ import Testing
         (.backups, "file", 500), (.restarts, "fail", 200), (.marks, "fail", 100), (.neededMarks, "fail", 100),
         (.pipelinedMarks, "fail", 4000), (.tryingPuts, "fail", 4000), (.merging, "fail", 100),
         (.returnDelay, "shuffle", 200), (.endingPushes, "mix-part", 1000), (.adopting, "calm", 100),
-        (.cleaning, "all-killed", 4000),
+        (.cleaning, "all-killed", 4000), (.fences, "heal", 200),
     ]
 
     @Test(arguments: found.indices)

@@ -159,6 +159,12 @@ struct MetricsExposition: ~Copyable {
         for (shard, isMismatch) in status.checkMismatches.sorted(by: { $0.key < $1.key }) {
             text.sample(isMismatch ? 1 : 0, labels: [("shard", shard.text)])
         }
+        text.family(
+            "shardd_families_set_aside",
+            .gauge,
+            "Families that failed the scrape of their shard and are not there any more, as set aside by this replica."
+        )
+        text.sample(Double(status.familiesSetAside))
         text.family("shardd_ring_share_ratio", .gauge, "The part of the hash space that a shard owns.")
         for (index, shard) in status.ring.shards.enumerated() {
             text.sample(status.ring.share(of: index), labels: [("shard", shard.text)])

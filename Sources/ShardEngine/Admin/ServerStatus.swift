@@ -52,6 +52,8 @@ struct ServerStatus: Sendable {
     var offRing: [ShardAddress: ShardState]
     /// Addresses that were left off the ring because another one leads to the same store.
     var sameStoreCount: Int
+    /// Families that did not go with others of their shards and are not there any more.
+    var familiesSetAside: Int
     /// How often the process behind an address was found to be another one.
     var restartCounts: [ShardAddress: UInt64]
     /// Whether pushes can be decided about: with `pushes.check: full`, not before the shards have been listed.

@@ -32,7 +32,7 @@ struct LabelNames {
         return clashing
     }
 
-    private static func isPlain(_ name: UnsafeRawBufferPointer) -> Bool {
+    static func isPlain(_ name: UnsafeRawBufferPointer) -> Bool {
         guard let first = name.first, first &- UInt8(ascii: "0") >= 10 else { return false }
         return name.allSatisfy { byte in
             (byte | 0x20) &- UInt8(ascii: "a") < 26 || byte &- UInt8(ascii: "0") < 10 || byte == UInt8(ascii: "_")

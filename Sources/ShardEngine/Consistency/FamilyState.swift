@@ -229,6 +229,13 @@ struct FamilyState: ~Copyable {
         }
     }
 
+    /// The families of Pushgateways themselves.
+    var own: [PushedFamily] {
+        families.values { $0.isOwn }.map { name, known in
+            PushedFamily(name: name, kind: known.kind, help: known.help, series: [])
+        }
+    }
+
     mutating func learn(own new: [PushedFamily]) {
         for family in new where families[family.name]?.isOwn != true {
             families[family.name] = KnownFamily(family, isOwn: true)

@@ -101,6 +101,11 @@ struct FamilyTable<Value>: ~Copyable {
         for slot in slots.indices { _ = update(slot, body) }
     }
 
+    /// Those that are wanted, with their names.
+    func values(where isWanted: (Value) -> Bool) -> [(name: [UInt8], value: Value)] {
+        slots.compactMap { slot in slot.value.flatMap { isWanted($0) ? (slot.name, $0) : nil } }
+    }
+
     /// Keeps the values that are wanted, in their slots, and no names but theirs.
     mutating func keep(where isWanted: ([UInt8], Value) -> Bool) {
         places.removeAll()

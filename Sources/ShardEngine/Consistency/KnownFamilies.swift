@@ -85,6 +85,9 @@ final class KnownFamilies: Sendable {
         return CountedPush(number, of: self)
     }
 
+    /// The families of Pushgateways themselves, as far as they are known.
+    var own: [PushedFamily] { state.withLock { $0.own } }
+
     private func refusalByOwn(_ push: CheckedPush) -> PushRefusal? {
         state.withLock { state in
             for family in push.families {

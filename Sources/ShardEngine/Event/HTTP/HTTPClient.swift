@@ -21,6 +21,8 @@ struct HTTPRequest {
     var bodyLimit = 1 << 20
     /// Whether the response's body is left in the pieces in which it came: putting tens of megabytes together holds a loop up.
     var leavesPieces = false
+    /// Whether the head of a response with status 200 is all that is wanted: the connection is closed when it has come.
+    var endsAtGoodHead = false
 }
 
 /// A response, as a whole.
@@ -150,6 +152,13 @@ final class HTTPCall {
                 Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().receivedPiece(of: response)
             }
         }
+        if request.endsAtGoodHead {
+            evhttp_request_set_header_cb(outgoing) { response, context in
+                guard let context, let response else { return 0 }
+                Unmanaged<HTTPCall>.fromOpaque(context).takeUnretainedValue().receivedHead(of: response)
+                return 0
+            }
+        }
         guard addHeaders(to: outgoing) else {
             evhttp_request_free(outgoing)
             failure = "a header of the request has bytes that no header may have"
@@ -255,6 +264,10 @@ final class HTTPCall {
             body: body(of: response),
             pieces: pieces
         )
+    }
+
+    private func receivedHead(of response: UnsafeMutablePointer<evhttp_request>) {
+        if response.pointee.response_code == 200 { decide(.response(copy(response))) }
     }
 
     /// evhttp forgets it afterwards.

@@ -46,7 +46,7 @@ package enum Reach: Sendable {
 /// What one replica follows.
 package final class Following {
     package private(set) var view: Register {
-        didSet { copying = Following.ranges(of: view) { if case .copying = $0 { true } else { false } } }
+        didSet { copying = Following.copying(view) }
     }
     package private(set) var rings: Rings
     package private(set) var peers: [Peer] = []
@@ -60,11 +60,11 @@ package final class Following {
     /// What has to be the same on all replicas.
     package var settings: UInt64
     private var flights: [Int: Flight] = [:]
-    /// Ranges with a slot that is announced or being copied.
+    /// Ranges with a slot that is announced or being copied, or that ails or is being healed.
     private var announced: Set<UInt16> = []
     /// Those of them in which a request has begun or ended since.
     private var touched: Set<UInt16> = []
-    /// Ranges with a slot that is being copied.
+    /// Ranges with a slot that is being copied or healed.
     private var copying: Set<UInt16> = []
 
     /// A request that a store has.
@@ -78,16 +78,25 @@ package final class Following {
 
     package init(view: Register, rings: Rings, settings: UInt64 = 0) {
         (self.view, self.rings, self.settings) = (view, rings, settings)
-        copying = Following.ranges(of: view) { if case .copying = $0 { true } else { false } }
+        copying = Following.copying(view)
         // What the process before this one has touched is not known.
         announced = Following.announced(view)
         touched = announced
     }
 
+    private static func copying(_ view: Register) -> Set<UInt16> {
+        ranges(of: view) { step in
+            switch step {
+            case .copying, .healing: true
+            case .settled, .unclean, .announced, .overlapping, .ending, .wiping, .ailing: false
+            }
+        }
+    }
+
     private static func announced(_ view: Register) -> Set<UInt16> {
         ranges(of: view) { step in
             switch step {
-            case .announced, .copying: true
+            case .announced, .copying, .ailing, .healing: true
             case .settled, .unclean, .overlapping, .ending, .wiping: false
             }
         }

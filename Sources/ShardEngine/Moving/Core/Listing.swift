@@ -53,9 +53,23 @@ package struct Listing: Equatable, Sendable {
     package var groups: [GroupKey: Group]
     /// For each key that is marked, the greatest number that it is marked with.
     package var marks: [MarkID: Epoch]
+    /// By which pushes of single groups the store's scrape succeeds, where it was listed to be healed.
+    package var remedies: [Remedy] = []
 
     package init(start: StartTime, groups: [GroupKey: Group], marks: [MarkID: Epoch]) {
         (self.start, self.groups, self.marks) = (start, groups, marks)
+    }
+}
+
+/// The rewriting of one group where it is.
+package struct Remedy: Equatable, Sendable {
+    package var key: GroupKey
+    package var families: [Family]
+    /// Whether the group keeps its other families.
+    package var isPost: Bool
+
+    package init(key: GroupKey, families: [Family], isPost: Bool) {
+        (self.key, self.families, self.isPost) = (key, families, isPost)
     }
 }
 

@@ -47,12 +47,14 @@ package enum MoverEvent: Sendable {
 
 /// What the shell does for the mover.
 package enum MoverAction: Sendable {
-    /// List the store: all that it had answered before must be in it.
-    case list(job: Int, StoreID)
+    /// List the store: all that it had answered before must be in it; to heal it, also its remedies.
+    case list(job: Int, StoreID, toHeal: Bool)
     /// Ask the store for its start time.
     case readStart(job: Int, StoreID)
     /// Push to the store, now. Every push ends within a second, by an answer or by being given up.
     case push(job: Int, Send)
+    /// The same, of a remedy.
+    case rewrite(job: Int, Send)
     /// Write the register, if Consul still has the view's.
     case write(job: Int, Register)
     /// Have the store failed over: it did not answer.
@@ -67,6 +69,10 @@ package struct Mover: Sendable {
     /// Stores on their way out that discovery names though the register does not need them any more: Prometheus may find them
     /// there, so their copies stay.
     package var stillNamed: Set<StoreID> = []
+    /// Stores whose scrape fails, and the hashes of the groups that have to be rewritten there: once, as it may be in vain.
+    package var ailing: [StoreID: Set<UInt32>] = [:]
+    /// What has to be rewritten where, by a listing of these slots that ail since these revs.
+    var diagnosis: (store: StoreID, listing: Listing, slots: [Slot: Epoch])?
     /// Slots with a group that its new store refuses; named to the operator.
     package private(set) var stuck: Set<Slot> = []
 
@@ -93,6 +99,11 @@ package struct Mover: Sendable {
     var resting: (slots: [Slot: Milliseconds], stores: [StoreID: Milliseconds]) = ([:], [:])
 
     package init(settings: MoverSettings) { self.settings = settings }
+
+    /// Whether the store is being healed, or will be next.
+    package func isHealing(_ store: StoreID) -> Bool {
+        ailing[store] != nil || diagnosis?.store == store || job?.kind.patient == store
+    }
 
     /// Whether a job is under way.
     package var isBusy: Bool { job != nil || outstanding > 0 }
@@ -161,6 +172,7 @@ package struct Mover: Sendable {
         _ now: Milliseconds,
         _ actions: inout [MoverAction]
     ) -> Bool {
+        if case .heal = job.kind { return beginHealing(job, following, now, &actions) }
         let isEarly = job.kind == .handOver && job.slots.keys.allSatisfy { early.slots[$0] != nil }
         let known = isEarly ? early.listings : [:]
         let lists = job.storesToList(following, early: known)
@@ -168,8 +180,24 @@ package struct Mover: Sendable {
         let needed = job.storesToList(following, early: [:])
         self.job?.listings = known.filter { needed.contains($0.key) && !lists.contains($0.key) }
         self.job?.phase = .listing(lists: lists, starts: asked)
-        actions += lists.sorted().map { .list(job: job.number, $0) }
+        actions += lists.sorted().map { .list(job: job.number, $0, toHeal: job.kind.patient == $0) }
         actions += asked.sorted().map { .readStart(job: job.number, $0) }
+        if let until = job.fencedUntil { actions.append(.wake(at: until)) }
+        return listingEnded(following, now, &actions)
+    }
+
+    private mutating func beginHealing(
+        _ present: MoverJob,
+        _ following: Following,
+        _ now: Milliseconds,
+        _ actions: inout [MoverAction]
+    ) -> Bool {
+        var job = present
+        job.leaveOutTouched(following)
+        let lists = job.storesToList(following, early: [:])
+        job.phase = .listing(lists: lists, starts: [])
+        self.job = job
+        actions += lists.map { .list(job: job.number, $0, toHeal: true) }
         if let until = job.fencedUntil { actions.append(.wake(at: until)) }
         return listingEnded(following, now, &actions)
     }
@@ -229,6 +257,11 @@ package struct Mover: Sendable {
             self.job = nil
             return true
         }
+        if case .ail(let store) = job.kind {
+            diagnosis = job.listings[store].map { (store, $0, job.slots) }
+            self.job = nil
+            return true
+        }
         if job.needsBackup(following) {
             self.job?.phase = .closing
             actions.append(.write(job: job.number, following.view.lifting(job.sortedSlots, unused: [])))
@@ -276,7 +309,8 @@ package struct Mover: Sendable {
         }
         for push in pushes {
             if case .delete = push.what { checkDeletion(push, following.view) }
-            actions.append(.push(job: job.number, push))
+            let isRemedy = job.kind.patient != nil
+            actions.append(isRemedy ? .rewrite(job: job.number, push) : .push(job: job.number, push))
         }
         if job.kind == .handOver {
             paced = max(paced, now) + Milliseconds(1000 * count / max(1, settings.groupsPerSecond))
@@ -334,6 +368,8 @@ package struct Mover: Sendable {
             self.job?.phase = .sending(waves: waves, next: 0, outstanding: 0)
         case .closing:
             stuck.subtract(job.slots.keys)
+            // What could not be listed as a whole, as the store's scrape failed, may be moved now.
+            if case .heal = job.kind { resting.slots = [:] }
             self.job = nil
         case .writing: self.job = nil
         case .opening, .following, .listing, .sending, .checking: preconditionFailure("a write in \(job.phase)")

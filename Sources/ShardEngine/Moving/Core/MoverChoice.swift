@@ -13,7 +13,7 @@ extension Mover {
     /// The next job; nil where there is nothing to do now, with a wish to be woken where there will be.
     mutating func pick(_ following: Following, _ now: Milliseconds, _ actions: inout [MoverAction]) -> MoverJob? {
         let view = following.view
-        if view.isAtRest,
+        if view.isAtRest, ailing.isEmpty,
             answering.allSatisfy({ id, answer in view.store(id).map { $0.start == answer.start } ?? true })
         {
             early = ([:], [:], [:])
@@ -23,9 +23,12 @@ extension Mover {
         defer { if let first = wakes.min() { actions.append(.wake(at: first)) } }
 
         let fenced = slots(view) { $0.step.isFence && !unanswered.contains($0.own) }
-        if !fenced.isEmpty {
-            var lift = job(.lift, fenced, view)
-            lift.unused = Set(fenced.filter { unused[$0] == view.entry($0).rev })
+        // What ails is healed by the mover that has listed it, or not.
+        let undiagnosed = slots(view) { $0.step == .ailing }.filter { diagnosis?.slots[$0] != view.entry($0).rev }
+        let left = fenced + undiagnosed
+        if !left.isEmpty {
+            var lift = job(.lift, left, view)
+            lift.unused = Set(left.filter { unused[$0] == view.entry($0).rev })
             return lift
         }
         let cleanable = slots(view) {
@@ -35,6 +38,7 @@ extension Mover {
         if !unclean.isEmpty { return job(.clean, unclean, view) }
         if let (store, start) = returned(view, now, &wakes) { return job(.note(store, start), [], view) }
         guard following.hasAllMembers else { return nil }
+        if let heal = heal(following, now, &wakes) { return heal }
         for stray in view.adopting where !view.isDown(stray.store) && isReady(stray.store, now, &wakes) {
             return job(.adopt(stray), [], view)
         }
@@ -46,6 +50,35 @@ extension Mover {
         let tidied = view.tidied(following.rings) != nil
         if tidied, following.isFollowed(since: view.epoch, by: .members) { return job(.tidy, [], view) }
         return handOver(following, now, &wakes)
+    }
+
+    /// What the store holds is rewritten where the scrape of that store fails, before anything else is moved: what cannot be scraped
+    /// cannot be listed as a whole either.
+    private mutating func heal(
+        _ following: Following,
+        _ now: Milliseconds,
+        _ wakes: inout [Milliseconds]
+    ) -> MoverJob? {
+        let view = following.view
+        if let known = diagnosis {
+            diagnosis = nil
+            let slots = known.slots.filter { slot, rev in
+                view.entry(slot).rev == rev && !view.isDown(view.entry(slot).own)
+            }
+            if !slots.isEmpty, !view.isDown(known.store) {
+                var heal = job(.heal(known.store), slots.keys.sorted(), view)
+                heal.listings = [known.store: known.listing]
+                return heal
+            }
+        }
+        for (store, hashes) in ailing.sorted(by: { $0.key < $1.key }) where !view.isDown(store) {
+            let healable = Set(hashes.map { following.rings.slot(of: $0) }).filter { view.mayHeal($0, at: store) }
+            let ready = healable.sorted().filter { isReady($0, now, &wakes) }
+            if ready.isEmpty, !healable.isEmpty { continue }
+            ailing[store] = nil
+            if !ready.isEmpty { return job(.ail(store), ready, view) }
+        }
+        return nil
     }
 
     private mutating func handOver(

@@ -21,11 +21,28 @@ enum JobKind: Equatable, Sendable {
     case handOver
     /// Wipes backups.
     case endOverlap
+    /// Lists a store whose scrape fails, outside the fence.
+    case ail(StoreID)
+    /// Rewrites the groups there for which it fails.
+    case heal(StoreID)
     /// Forgets what is at rest.
     case tidy
 
     /// Whether requests on the job's slots wait for it.
-    var isFenced: Bool { self == .handOver || self == .endOverlap }
+    var isFenced: Bool {
+        switch self {
+        case .handOver, .endOverlap, .heal: true
+        case .lift, .clean, .note, .adopt, .wipe, .announce, .ail, .tidy: false
+        }
+    }
+
+    /// Which store is healed.
+    var patient: StoreID? {
+        switch self {
+        case .ail(let store), .heal(let store): store
+        case .lift, .clean, .note, .adopt, .wipe, .announce, .handOver, .endOverlap, .tidy: nil
+        }
+    }
 }
 
 /// A job under way.
@@ -94,6 +111,7 @@ struct MoverJob: Sendable {
         switch kind {
         case .wipe(let stray): return view.dirty.contains(stray) && !view.isDown(stray.store)
         case .adopt(let stray): return view.adopting.contains(stray) && !view.isDown(stray.store)
+        case .ail(let store), .heal(let store): if view.isDown(store) { return false }
         case .lift, .clean, .note, .announce, .handOver, .endOverlap, .tidy: break
         }
         return slots.allSatisfy { slot, rev in
@@ -107,6 +125,12 @@ struct MoverJob: Sendable {
         for slot in slots.keys { slots[slot] = written }
         epoch = written
         self.fencedUntil = fencedUntil
+    }
+
+    /// Leaves out the slots that somebody has touched since they were listed, unless there are no others: then they are listed again.
+    mutating func leaveOutTouched(_ following: Following) {
+        let untouched = slots.filter { !following.isTouched($0.key.range) }
+        if untouched.isEmpty { listings = [:] } else { slots = untouched }
     }
 
     // MARK: What the kinds differ in
@@ -124,6 +148,8 @@ struct MoverJob: Sendable {
                 sortedSlots.compactMap { slot in view.destination(slot, following.rings).map { (slot, $0) } }
             )
         case .handOver, .endOverlap: return view.fencing(sortedSlots)
+        case .ail: return view.ailing(sortedSlots)
+        case .heal: return view.healing(sortedSlots)
         case .tidy: return view.tidied(following.rings)
         case .clean, .adopt, .wipe: return nil
         }
@@ -133,7 +159,7 @@ struct MoverJob: Sendable {
     var isPlanned: Bool {
         switch kind {
         case .lift, .clean, .note: false
-        case .adopt, .wipe, .announce, .handOver, .endOverlap, .tidy: true
+        case .adopt, .wipe, .announce, .handOver, .endOverlap, .ail, .heal, .tidy: true
         }
     }
 
@@ -141,7 +167,7 @@ struct MoverJob: Sendable {
     var endsOpened: Bool {
         switch kind {
         case .lift, .note, .tidy: true
-        case .clean, .adopt, .wipe, .announce, .handOver, .endOverlap: false
+        case .clean, .adopt, .wipe, .announce, .handOver, .endOverlap, .ail, .heal: false
         }
     }
 
@@ -171,6 +197,7 @@ struct MoverJob: Sendable {
         }
         switch kind {
         case .wipe(let stray), .adopt(let stray): stores.insert(stray.store)
+        case .ail(let store), .heal(let store): if listings[store] == nil { stores.insert(store) }
         default: break
         }
         return stores
@@ -199,6 +226,17 @@ struct MoverJob: Sendable {
                 listing.removals(at: stray.store) { hash in
                     let slot = rings.slot(of: hash)
                     return view.isVoid(slot, at: stray.store) ? slot : nil
+                }
+            ]
+        }
+        if case .heal(let store) = kind, let listing = listings[store] {
+            return [
+                listing.remedies.compactMap { remedy in
+                    let slot = rings.slot(of: remedy.key.hash)
+                    guard slots[slot] != nil else { return nil }
+                    let what: Send.What =
+                        remedy.isPost ? .post(remedy.key, remedy.families) : .put(remedy.key, remedy.families)
+                    return Send(store: store, what: what, slot: slot)
                 }
             ]
         }
@@ -251,7 +289,8 @@ struct MoverJob: Sendable {
             return isWiped ? following.view.wiped(stray) : nil
         case .handOver: return following.view.flipping(sortedSlots, starts: starts, rings: following.rings)
         case .endOverlap: return following.view.finishing(sortedSlots)
-        case .lift, .note, .announce, .tidy: return nil
+        case .heal: return following.view.healed(sortedSlots)
+        case .lift, .note, .announce, .ail, .tidy: return nil
         }
     }
 }

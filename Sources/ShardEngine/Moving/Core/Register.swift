@@ -80,12 +80,17 @@ package enum Step: Equatable, Sendable {
     case ending(backup: StoreID, Processes)
     /// A fence: requests wait while what the former backup holds, which is void, is wiped.
     case wiping(StoreID)
+    /// Groups will be rewritten, on whichever store, as they fail the scrape of it; requests go to `own`, and each replica remembers
+    /// what it touches from here on.
+    case ailing
+    /// A fence: requests wait while that is done.
+    case healing
 
     /// Whether requests wait for the mover.
     package var isFence: Bool {
         switch self {
-        case .copying, .ending, .wiping: true
-        case .settled, .unclean, .announced, .overlapping: false
+        case .copying, .ending, .wiping, .healing: true
+        case .settled, .unclean, .announced, .overlapping, .ailing: false
         }
     }
 
@@ -94,7 +99,15 @@ package enum Step: Equatable, Sendable {
     var mayPrecede: Bool {
         switch self {
         case .settled, .overlapping: true
-        case .unclean, .announced, .copying, .ending, .wiping: false
+        case .unclean, .announced, .copying, .ending, .wiping, .ailing, .healing: false
+        }
+    }
+
+    /// Whether groups of the slot may be rewritten next.
+    var mayHeal: Bool {
+        switch self {
+        case .settled, .announced, .overlapping: true
+        case .unclean, .copying, .ending, .wiping, .ailing, .healing: false
         }
     }
 
@@ -102,14 +115,14 @@ package enum Step: Equatable, Sendable {
     package var backup: StoreID? {
         switch self {
         case .overlapping(let store, _), .ending(let store, _): store
-        case .settled, .unclean, .announced, .copying, .wiping: nil
+        case .settled, .unclean, .announced, .copying, .wiping, .ailing, .healing: nil
         }
     }
 
     /// The store beside `own` that may hold a copy because of this step.
     package var other: StoreID? {
         switch self {
-        case .settled, .unclean: nil
+        case .settled, .unclean, .ailing, .healing: nil
         case .announced(let store), .copying(let store), .wiping(let store): store
         case .overlapping(let store, _), .ending(let store, _): store
         }
@@ -299,9 +312,15 @@ extension Register {
         if entry.predecessors.contains(where: { $0.store == store }) { return true }
         if entry.own == store { return entry.step != .unclean }
         switch entry.step {
-        case .settled, .unclean, .announced, .copying, .wiping: return false
+        case .settled, .unclean, .announced, .copying, .wiping, .ailing, .healing: return false
         case .overlapping(let other, _), .ending(let other, _): return other == store
         }
+    }
+
+    /// Whether what the store holds of the slot may be rewritten there now; what is void there, too: it fails the scrape as well.
+    func mayHeal(_ slot: Slot, at store: StoreID) -> Bool {
+        let entry = entry(slot)
+        return entry.step.mayHeal && !isDown(entry.own) && !isDown(store)
     }
 
     /// Whether what the store holds of the slot may be deleted there: rule A8, and the half of I4 about deletions.

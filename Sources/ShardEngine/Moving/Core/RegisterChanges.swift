@@ -134,7 +134,7 @@ extension Register {
         case .overlapping(let backup, let processes), .ending(let backup, let processes):
             guard backupStarts[backup] == processes.backup else { break }
             return edit(slot) { entry, _ in (entry.own, entry.step) = (backup, .settled) }
-        case .settled, .unclean, .announced, .copying, .wiping: break
+        case .settled, .unclean, .announced, .copying, .wiping, .ailing, .healing: break
         }
         let former = entry.predecessors.map(\.store)
         let unequal: StoreID? = if case .announced = entry.step { nil } else { entry.step.other }

@@ -49,6 +49,8 @@ extension Register {
                 case .announced(let to): "announced \(place(to))"
                 case .copying(let to): "copying \(place(to))"
                 case .wiping(let former): "wiping \(place(former))"
+                case .ailing: "ailing"
+                case .healing: "healing"
                 case .overlapping(let other, let start): "overlapping \(place(other)) \(start.own) \(start.backup)"
                 case .ending(let other, let start): "ending \(place(other)) \(start.own) \(start.backup)"
                 }
@@ -145,6 +147,8 @@ private struct RegisterDecoder {
         switch (values[6], tail.count) {
         case ("settled", 6): entry.step = .settled
         case ("unclean", 6): entry.step = .unclean
+        case ("ailing", 6): entry.step = .ailing
+        case ("healing", 6): entry.step = .healing
         case ("announced", 7): entry.step = .announced(to: try store(tail[0]))
         case ("copying", 7): entry.step = .copying(to: try store(tail[0]))
         case ("wiping", 7): entry.step = .wiping(try store(tail[0]))

@@ -6,6 +6,7 @@
 //         ├───────────────── dropBackup ─────────────────────────────────┘                                       │
 //         ├───────────────── finish, or lift (what was not wiped is dirt) ───────────────────────────────────────┘
 //      unclean ──cleaned──▶ settled            failing over (RegisterChanges): any ──▶ settled or unclean
+//      settled, announced or overlapping ──ail──▶ ailing ──heal──▶ healing ──healed──▶ settled       ailing, healing ──lift──▶ settled
 //
 // Any other transition traps. `Mover` calls these; nothing else changes a step but `RegisterChanges`.
 
@@ -74,7 +75,7 @@ extension Register {
                     switch entry.step {
                     case .announced(let to): entry.step = .copying(to: to)
                     case .overlapping(let backup, let processes): entry.step = .ending(backup: backup, processes)
-                    case .settled, .unclean, .copying, .ending, .wiping:
+                    case .settled, .unclean, .copying, .ending, .wiping, .ailing, .healing:
                         preconditionFailure("fence \(slot) in \(entry.step)")
                     }
                 }
@@ -128,6 +129,8 @@ extension Register {
                     case .wiping(let former):
                         register.markDirty(former)
                         entry.step = .settled
+                    // Each rewriting is whole in itself.
+                    case .ailing, .healing: entry.step = .settled
                     case .settled, .unclean, .announced, .overlapping:
                         preconditionFailure("lift \(slot) in \(entry.step)")
                     }
@@ -181,6 +184,43 @@ extension Register {
             for slot in slots {
                 register.edit(slot) { entry, register in
                     precondition(entry.step == .unclean, "clean \(slot) in \(entry.step)")
+                    entry.step = .settled
+                }
+            }
+        }
+    }
+
+    /// Groups of the slots will be rewritten where they are. A backup would not be equal afterwards, so it is dropped.
+    func ailing(_ slots: [Slot]) -> Register {
+        changed { register in
+            for slot in slots {
+                register.edit(slot) { entry, register in
+                    precondition(entry.step.mayHeal, "\(slot) ails in \(entry.step)")
+                    if let backup = entry.step.backup { register.markDirty(backup) }
+                    entry.step = .ailing
+                }
+            }
+        }
+    }
+
+    /// Requests on the slots wait from now on.
+    func healing(_ slots: [Slot]) -> Register {
+        changed { register in
+            for slot in slots {
+                register.edit(slot) { entry, _ in
+                    precondition(entry.step == .ailing, "heal \(slot) in \(entry.step)")
+                    entry.step = .healing
+                }
+            }
+        }
+    }
+
+    /// The groups are rewritten.
+    func healed(_ slots: [Slot]) -> Register {
+        changed { register in
+            for slot in slots {
+                register.edit(slot) { entry, _ in
+                    precondition(entry.step == .healing, "healed \(slot) in \(entry.step)")
                     entry.step = .settled
                 }
             }

@@ -170,7 +170,7 @@ package struct RequestMachine: Sendable {
             following.began(id, hash: hash, store: backup)
             state = .atBackup(backup, plan)
             return .send(to: backup, plan.form)
-        case .settled, .unclean, .announced, .copying, .overlapping, .ending, .wiping:
+        case .settled, .unclean, .announced, .copying, .overlapping, .ending, .wiping, .ailing, .healing:
             end(following)
             return .answer
         }

@@ -2,7 +2,7 @@
 // `{job="b", instance=""}`: a Pushgateway that has both fails every push and every scrape. shardd forwards pushes with an
 // empty instance to the plain form; groups of the old form are left from before, or come from clients that bypass shardd.
 //
-// Each process of a shard is searched once, soon after it has started or joined. The server owns this, tells it the
+// Each process of a shard is searched once, soon after it has started or joined, and when its scrape fails. The server owns this, tells it the
 // processes, and hears which shards have yet to be searched. It has a thread and a loop of its own, so that no push waits for
 // a listing.
 import Logging
@@ -53,6 +53,14 @@ final class EmptyInstances {
         search.post { $0.update(input) }
     }
 
+    /// Searches a shard once more, as its scrape fails: a client may have pushed past shardd.
+    func searchAgain(_ shard: ShardAddress) {
+        home.assertOnLoop()
+        searched[shard] = nil
+        tell()
+        search.post { $0.searchAgain(shard) }
+    }
+
     private func note(_ searched: [ShardAddress: String]) {
         self.searched = searched
         tell()
@@ -97,6 +105,11 @@ private final class Search {
         hasNewInput = true
     }
 
+    func searchAgain(_ shard: ShardAddress) {
+        guard searched.removeValue(forKey: shard) != nil else { return }
+        hasNewInput = true
+    }
+
     func run() {
         while !session.isOver {
             hasNewInput = false
@@ -120,7 +133,7 @@ private final class Search {
     /// - Returns: whether the shard could be listed.
     private func moveOldForms(of shard: ShardAddress, _ client: ShardClient) -> Bool {
         guard case .success(let listing) = client.list(shard, detail: { _ in .times }) else { return false }
-        let groups = listing.groups.keys.filter(isOldForm)
+        let groups = listing.groups.keys.filter(\.isOldForm)
         guard !groups.isEmpty else { return true }
         // Listed anew with all that they hold, right before they are moved; clients go on pushing to the plain forms.
         let wanted = Set(groups + groups.map(plainForm))
@@ -181,10 +194,6 @@ private final class Search {
         case .refused(let reason, _), .failed(let reason):
             return "it is deleted, but the other one does not take it: \(reason)"
         }
-    }
-
-    private func isOldForm(_ group: GroupLabels) -> Bool {
-        group.pairs.contains { $0.name == "instance" && $0.value.isEmpty }
     }
 
     private func plainForm(_ group: GroupLabels) -> GroupLabels {

@@ -9,6 +9,9 @@ struct GroupLabels: Hashable, Sendable {
     init(_ pairs: [LabelPair]) {
         self.pairs = pairs.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     }
+
+    /// Whether its instance is empty: beside the group without one it fails every push and scrape of its shard.
+    var isOldForm: Bool { pairs.contains { $0.name == "instance" && $0.value.isEmpty } }
 }
 
 /// A label and its value; equal to another one byte by byte, as to a Pushgateway, and not as text is.
@@ -37,12 +40,8 @@ struct GroupCopy: Sendable {
     /// Why it cannot be pushed to another shard as it is; nil when it can.
     var obstacle: String?
 
-    /// The same, also of what an owner must not be given: beside the group without an instance, one with an empty instance
-    /// fails every push and scrape of a shard.
-    var obstacleToMove: String? {
-        let isPoison = labels.pairs.contains { $0.name == "instance" && $0.value.isEmpty }
-        return obstacle ?? (isPoison ? "its instance is empty" : nil)
-    }
+    /// The same, also of what an owner must not be given.
+    var obstacleToMove: String? { obstacle ?? (labels.isOldForm ? "its instance is empty" : nil) }
 }
 
 /// A copy of a metric family.

@@ -11,6 +11,8 @@ final class StoreCalls {
     var headers: [(name: String, value: String)] = []
     /// The numbers of all groups of marks that the last listing of an address has shown, or that may be there since.
     private(set) var markNumbers: [ShardAddress: Set<Epoch>] = [:]
+    /// How an address has to be healed, by the last listing to that end.
+    private(set) var rewrites: [ShardAddress: StoreRewrites] = [:]
     private var requests: [Int: StoreRequest] = [:]
     private var listings: [Int: StoreListingCall] = [:]
     private var lastNumber = 0
@@ -23,15 +25,23 @@ final class StoreCalls {
     }
 
     /// All that the store holds, after all that it had answered before; nil and why, when that is not known.
-    func list(_ address: ShardAddress, _ done: @escaping (Listing?, _ reason: String?) -> Void) {
+    ///
+    /// - Parameter look: how it is found what has to be rewritten, where the store is to be healed.
+    func list(
+        _ address: ShardAddress,
+        toHeal look: HealingLook? = nil,
+        _ done: @escaping (Listing?, _ reason: String?) -> Void
+    ) {
         lastNumber += 1
         let number = lastNumber
         let ask = StoreQuestions(calls: self, address: address)
-        listings[number] = StoreListingCall(loop: loop, ask: ask, decoding: decoding) { [unowned self] end in
+        listings[number] = StoreListingCall(loop: loop, ask: ask, decoding: decoding, toHeal: look) {
+            [unowned self] end in
             listings[number] = nil
             switch end {
-            case .listed(let listing, let numbers):
+            case .listed(let listing, let numbers, let found):
                 markNumbers[address] = numbers
+                if look != nil { rewrites[address] = found }
                 done(listing, nil)
             case .failed(let reason):
                 done(nil, "\(address) cannot be listed: \(reason)")

@@ -11,6 +11,8 @@ struct StoreListing: Sendable {
     private(set) var numbers: Set<Epoch> = []
     /// The families of the barrier group.
     private(set) var barriers: Set<String> = []
+    /// What was found to be rewritten, where it was listed to be healed.
+    private(set) var rewrites = StoreRewrites()
     /// In which groups there are histograms of a name: they may be native ones, which the listing does not tell.
     private var histograms: [String: [GroupKey]] = [:]
 
@@ -18,11 +20,15 @@ struct StoreListing: Sendable {
     var hasHistograms: Bool { !histograms.isEmpty }
 
     /// Reads the body of an answer; nil when it is not what it should be.
-    init?(_ body: UnsafeRawBufferPointer) {
+    init?(_ body: UnsafeRawBufferPointer, toHeal look: HealingLook? = nil) {
         guard let listing = ShardListing(body, detail: { _ in .content }), listing.unreadable == 0 else { return nil }
         let paths = GroupPath()
         groups.reserveCapacity(listing.groups.count)
-        for copy in listing.groups.values { add(copy, paths) }
+        if let look {
+            findRewrites(listing, look, paths)
+        } else {
+            for copy in listing.groups.values { add(copy, paths) }
+        }
         for (group, names) in listing.ownGroups {
             if let number = MarkGroup.number(of: group) {
                 numbers.insert(number)
@@ -33,17 +39,34 @@ struct StoreListing: Sendable {
         }
     }
 
-    private mutating func add(_ copy: GroupCopy, _ paths: GroupPath) {
-        let path = paths.path(of: copy.labels)
+    private mutating func findRewrites(_ listing: ShardListing, _ look: HealingLook, _ paths: GroupPath) {
+        let groups = listing.groups.values.map { copy in
+            let key = key(of: copy.labels, paths).key
+            if look.kept.contains(key) { add(copy, paths) }
+            return ListedGroup(copy: copy, counts: look.counts(key.hash))
+        }
+        for rewrite in look.find(groups, look.fault) {
+            var rewrite = rewrite
+            let (key, _, hasPath) = key(of: rewrite.labels, paths)
+            if !hasPath { rewrite.obstacle = "no path leads to it" }
+            rewrites.add(rewrite, key)
+        }
+    }
+
+    private func key(of labels: GroupLabels, _ paths: GroupPath) -> (key: GroupKey, mark: MarkID, hasPath: Bool) {
+        let path = paths.path(of: labels)
         let identity = paths.identity(at: path)
-        var obstacle = copy.obstacleToMove
         // Where its path leads to another group, not even a DELETE may be sent there.
-        let hasPath = identity != nil && !copy.labels.pairs.contains { isLossy($0.name) || isLossy($0.value) }
+        let hasPath = identity != nil && !labels.pairs.contains { isLossy($0.name) || isLossy($0.value) }
+        let hash = identity?.hash ?? paths.hash(of: labels)
+        let key = GroupKey(text: hasPath ? path : "no path: \(path)", hash: hash)
+        return (key, MarkID(hash: hash, digest: identity?.digest ?? 0), hasPath)
+    }
+
+    private mutating func add(_ copy: GroupCopy, _ paths: GroupPath) {
+        var obstacle = copy.obstacleToMove
+        let (key, mark, hasPath) = key(of: copy.labels, paths)
         if !hasPath, obstacle == nil { obstacle = "no path leads to it" }
-        let key = GroupKey(
-            text: hasPath ? path : "no path: \(path)",
-            hash: identity?.hash ?? paths.hash(of: copy.labels)
-        )
         var families = [GroupState.family(hasFailed: !copy.wasLastPushSuccessful)]
         for (name, family) in copy.families {
             var encoder = FamilyEncoder()
@@ -55,7 +78,7 @@ struct StoreListing: Sendable {
         }
         families.sort { $0.name < $1.name }
         if let obstacle { Obstacle.mark(&families, obstacle) }
-        groups[key] = Group(mark: MarkID(hash: key.hash, digest: identity?.digest ?? 0), families: families)
+        groups[key] = Group(mark: mark, families: families)
     }
 
     /// A name of a family as the core compares it: as texts, some names are the same that are not the same bytes.

@@ -8,15 +8,16 @@ import MovingCore
 
 /// A listing under way; loop-confined.
 final class StoreListingCall {
-    /// What the store holds and the numbers of its groups of marks, or why that is not known.
+    /// What the store holds, the numbers of its groups of marks and how it is healed, or why that is not known.
     enum End {
-        case listed(Listing, numbers: Set<Epoch>)
+        case listed(Listing, numbers: Set<Epoch>, StoreRewrites)
         case failed(String)
     }
 
     private let loop: EventLoop
     private let ask: StoreQuestions
     private let decoding: DispatchQueue
+    private let look: HealingLook?
     private let done: (End) -> Void
     private let deadline: MonotonicTime
     private var start: StartTime?
@@ -32,8 +33,15 @@ final class StoreListingCall {
     private var hasPushed = false
     private var isOver = false
 
-    init(loop: EventLoop, ask: StoreQuestions, decoding: DispatchQueue, _ done: @escaping (End) -> Void) {
+    init(
+        loop: EventLoop,
+        ask: StoreQuestions,
+        decoding: DispatchQueue,
+        toHeal look: HealingLook?,
+        _ done: @escaping (End) -> Void
+    ) {
         self.loop = loop
+        self.look = look
         self.ask = ask
         self.decoding = decoding
         self.done = done
@@ -86,7 +94,7 @@ final class StoreListingCall {
         get("/api/v1/metrics") { [unowned self] end in
             switch end {
             case .answered(let response) where response.status == 200:
-                decode(response.pieces, { StoreListing($0) }, { [unowned self] in listed($0) })
+                decode(response.pieces, { [look] in StoreListing($0, toHeal: look) }, { [unowned self] in listed($0) })
             case .answered(let response): fail("it answered \(response.status)")
             case .refused(let reason), .broken(let reason), .late(let reason): fail(reason)
             }
@@ -97,7 +105,8 @@ final class StoreListingCall {
         guard let listing else { return fail("its answer is not what it should be") }
         if let barrier, !listing.barriers.contains(barrier) { return listAgain() }
         self.listing = listing
-        if listing.hasHistograms { askForNativeHistograms() } else { end() }
+        // Of one whose scrape fails it is not known, and what is rewritten goes without.
+        if listing.hasHistograms, look == nil { askForNativeHistograms() } else { end() }
     }
 
     /// It has yet to do what it has answered, or another replica has listed it at the same time.
@@ -189,8 +198,9 @@ final class StoreListingCall {
     private func conclude() {
         guard let start, let listing else { preconditionFailure("a listing that ends without one") }
         isOver = true
-        let whole = Listing(start: start, groups: listing.groups, marks: listing.marks)
-        done(.listed(whole, numbers: listing.numbers))
+        var whole = Listing(start: start, groups: listing.groups, marks: listing.marks)
+        whole.remedies = listing.rewrites.remedies
+        done(.listed(whole, numbers: listing.numbers, listing.rewrites))
     }
 
     private func removeBarrier(_ then: @escaping () -> Void) {

@@ -91,6 +91,7 @@ final class Tier {
     /// Shards where groups of marks are being deleted.
     var deletingMarks: Set<ShardAddress> = []
     var counts = TierCounts()
+    var heals = TierHeals()
     /// Why stores have failed.
     var causes: [StoreID: String] = [:]
     /// Where the groups of stores lie, by their latest listings.

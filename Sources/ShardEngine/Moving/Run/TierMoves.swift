@@ -20,8 +20,9 @@ extension Tier {
     func perform(_ action: MoverAction) {
         let term = moverTerm
         switch action {
-        case .list(let job, let store):
-            list(store) { [unowned self] listing in
+        case .list(let job, let store, let isToHeal):
+            list(store, toHeal: isToHeal ? look(at: store) : nil) { [unowned self] listing in
+                if let listing, isToHeal { heals.keep(listing, of: store) }
                 if listing != nil { return tell(.listed(job: job, store, listing), askedIn: term) }
                 readStart(store) { [unowned self] start in
                     let isThere = start != nil
@@ -30,6 +31,8 @@ extension Tier {
             }
         case .readStart(let job, let store):
             readStart(store) { [unowned self] in tell(.started(job: job, store, $0), askedIn: term) }
+        case .rewrite(let job, let send):
+            rewrite(send) { [unowned self] in tell(.pushed(job: job, send, $0), askedIn: term) }
         case .push(let job, let send):
             push(send) { [unowned self] in tell(.pushed(job: job, send, $0), askedIn: term) }
         case .write(let job, let register):
@@ -65,15 +68,15 @@ extension Tier {
         }
     }
 
-    func list(_ store: StoreID, _ done: @escaping (Listing?) -> Void) {
+    func list(_ store: StoreID, toHeal look: HealingLook?, _ done: @escaping (Listing?) -> Void) {
         guard let address = members.address(of: store, following?.view) else { return loop.park { done(nil) } }
         counts.listings += 1
-        stores.list(address) { [unowned self] listing, reason in
+        stores.list(address, toHeal: look) { [unowned self] listing, reason in
             if let reason {
                 counts.runs[.failed, default: 0] += 1
                 logger.warning("shard cannot be listed", metadata: ["shard": "\(address)", "reason": "\(reason)"])
             }
-            if let listing { listed[store] = Set(listing.groups.keys.map(\.hash)) }
+            if let listing, look == nil { listed[store] = Set(listing.groups.keys.map(\.hash)) }
             done(listing)
         }
     }
