@@ -68,6 +68,7 @@ class Deployment:
         self.configuration = places.WORK / f"moving-{name}.yml"
         self.log = places.WORK / f"moving-{name}.log"
         self.settings = f"settle: {SETTLE_SECONDS}s, groups_per_second: {pace}"
+        self.interval = overlap - 10
         self.configure(HOSTS[:FIRST], f"overlap: {overlap}s")
         # Revisions before the register have no overlap, nor the key.
         self.overlap = overlap if self.is_valid() else None
@@ -88,7 +89,9 @@ class Deployment:
         for host in HOSTS:
             require_free(host, places.SHARD_PORT, "a Pushgateway")
             command = ["prometheus-pushgateway", f"--web.listen-address={host}:{places.SHARD_PORT}", "--log.level=error"]
-            command += [f"--persistence.file={places.WORK}/moving-{host}.data", "--persistence.interval=1h", *arguments]
+            command += [f"--persistence.file={places.WORK}/moving-{host}.data", *arguments]
+            # Copies stay for ten seconds longer than that.
+            command.append(f"--persistence.interval={self.interval}s")
             gateway = Process(f"Pushgateway {host}", command, BOTH_CORES, places.WORK / f"moving-{host}.log")
             self.running.append(gateway)
             self.gateways[host] = gateway
@@ -292,7 +295,7 @@ def main():
     parser.add_argument("--rate", type=int, default=200, help="pushes a second, with the check off")
     parser.add_argument("--checked-rate", type=int, default=20, help="pushes a second, with the check on")
     parser.add_argument("--pace", type=int, default=100_000, help="reconcile.groups_per_second")
-    parser.add_argument("--overlap", type=int, default=5, help="reconcile.overlap in seconds")
+    parser.add_argument("--overlap", type=int, default=30, help="reconcile.overlap in seconds, more than 10")
     parser.add_argument("--rest", type=int, default=60, help="seconds at rest in which nothing may be listed; 0: 10, unjudged")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
