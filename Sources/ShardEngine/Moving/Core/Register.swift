@@ -259,6 +259,9 @@ extension Register {
 
     package func isDown(_ store: StoreID) -> Bool { down.contains(store) }
 
+    /// Whether the store is one of the register's that have not failed.
+    func isInUse(_ id: StoreID) -> Bool { store(id) != nil && !isDown(id) }
+
     package func isDirty(_ store: StoreID) -> Bool { dirty.contains { $0.store == store } }
 
     package func isAdopting(_ store: StoreID) -> Bool { adopting.contains { $0.store == store } }

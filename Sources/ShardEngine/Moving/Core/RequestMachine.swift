@@ -38,7 +38,7 @@ package enum RequestAction: Equatable, Sendable {
     case dropBackup(Slot)
     /// Give the client the authoritative store's answer.
     case answer
-    /// Answer 504; have the store that did not answer failed over, if it is still authoritative.
+    /// Answer 504; have the store that did not answer failed over: it may do it late.
     case giveUp(StoreID?)
 }
 
@@ -155,7 +155,7 @@ package struct RequestMachine: Sendable {
         let isCurrent = isCurrent(plan, following)
         if result == .late {
             end(following)
-            return .giveUp(isCurrent ? plan.own : nil)
+            return .giveUp(following.view.isInUse(plan.own) ? plan.own : nil)
         }
         guard isCurrent else { return again(following) }
         if result == .refused { return again(following, .failOver(plan.own)) }
@@ -184,9 +184,11 @@ package struct RequestMachine: Sendable {
     ) -> RequestAction {
         let slot = following.rings.slot(of: hash)
         let isBackup = following.view.entry(slot).step.backup == backup
+        // It may do it yet, when it has been wiped of what it has no part in: so also if it is the backup no more.
+        if result == .late, following.view.isInUse(backup) { return again(following, .failOver(backup)) }
         guard isCurrent(plan, following) else { return again(following) }
         switch result {
-        case .refused where isBackup, .late where isBackup: return again(following, .failOver(backup))
+        case .refused where isBackup: return again(following, .failOver(backup))
         case .rejected where isBackup: return again(following, .dropBackup(slot))
         case .done, .rejected, .refused, .late:
             end(following)
