@@ -23,6 +23,8 @@ from harness.shrinking import shrunk
 STEPS = int(os.environ.get("STEPS") or 150)
 SHRINK_SECONDS = int(os.environ.get("SHRINK_SECONDS") or 60)
 LAST_REQUESTS = 20
+# Until replicas have heard of each other again.
+AFTER_CONSUL = 2
 
 
 @pytest.fixture(params=[1, 3], ids=["1 shard", "3 shards"])
@@ -144,6 +146,33 @@ def test_pushes_are_decided_as_by_one_pushgateway_while_shards_come_and_go(lab):
     # Groups are not marked while they move, so their standings are not the same.
     wait_until(lambda: not differences(checked.reference, checked.shards), "the shards have all and nothing else", 10)
     assert all(ask(shard.address, "GET", "/metrics").status == 200 for shard in checked.shards)
+
+
+def test_pushes_are_decided_as_by_one_pushgateway_while_consul_is_away(lab):
+    """By the replica that gets them all then; what it took the other one knows as soon as Consul is back."""
+    checked = Checked(lab, 3, replicas=2)
+    for replica in checked.replicas:
+        wait_until(lambda: replica.ring()["source"] == "consul", "the ring comes from Consul")
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"SEED={seed}")
+    chance, made, both = random.Random(seed), [], list(checked.replicas)
+
+    def push(count):
+        for _ in range(count):
+            made.append(random_push(chance, len(made)))
+            answer, expected = checked.both(*made[-1].sent())
+            told = f"{made[-1]}\n  the tier: {answer}\n  one Pushgateway: {expected}{last_requests(checked, made)}"
+            assert kind_of(answer) == kind_of(expected), told
+
+    push(20)
+    checked.consul.stop()
+    checked.replicas = both[:1]
+    push(40)
+    checked.consul.start().wait_ready()
+    checked.replicas = both
+    time.sleep(AFTER_CONSUL)
+    push(40)
+    assert checked.lasting_problems() == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)

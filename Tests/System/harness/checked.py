@@ -26,7 +26,7 @@ class Checked:
     def __init__(self, lab, count, replicas=1, **settings):
         self.reference = lab.pushgateway()
         self.shards = lab.pushgateways(count, NO_CHECK)
-        self.consul = lab.consul() if replicas > 1 else None
+        self.consul = lab.consul(is_lasting=True) if replicas > 1 else None
         for shard in self.shards if self.consul else ():
             self.consul.register(shard.address)
         settings |= {"pushes": {"check": "full"}} | ({"consul_server": {"register": False}} if self.consul else {})
