@@ -121,7 +121,7 @@ public final class Server {
         emptyInstances.onPending = { [workers] shards in workers.forEach { $0.pushHandler.holdPosts(for: shards) } }
         emptyInstances.start()
         for worker in workers.all {
-            worker.pushHandler.tierCheck = TierCheck(worker.forwarder, known: lookup.known, ask: lookup.ask)
+            worker.pushHandler.tierCheck = TierCheck(worker.forwarder, known: lookup.known, lookup: lookup.questions)
         }
         hearConflicts()
         tellLookup()

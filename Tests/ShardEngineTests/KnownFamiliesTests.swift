@@ -122,4 +122,27 @@ import Testing
         #expect(refusal(known.decide(push("a", "go_goroutines", .counter), at: start)) != nil)
         #expect(refusal(known.decide(push("a", "go_gc_duration_seconds_sum", .untyped), at: start)) != nil)
     }
+
+    @Test func whatNobodyWaitsForIsNeitherKeptNorDecided() throws {
+        let questions = FamilyQuestions(known)
+        func question() -> FamilyQuestions.Question {
+            FamilyQuestions.Question(push: push("a", "x", .gauge), deadline: start.advanced(by: .seconds(10))) { _ in
+                Issue.record("its client is gone")
+            }
+        }
+        let kept = question()
+        questions.ask(kept, at: start)
+        kept.asker.leave()
+        questions.forget()
+        #expect(questions.nextTime == nil)
+        let listed = question()
+        questions.ask(listed, at: start)
+        let due = questions.due(at: start)
+        listed.asker.leave()
+        questions.decide(due, by: try listing([], after: 0), at: start) { _ in .failed }
+        known.isComplete = true
+        guard case .lookUp = known.decide(push("b", "x", .gauge), at: start) else {
+            return #expect(Bool(false), "nothing was stored of x")
+        }
+    }
 }

@@ -46,10 +46,20 @@ final class FamilyLookup {
         thread = LoopThread(session.value.loop) { work.value.run() }
     }
 
-    /// Has a push decided by a listing that begins from now on; any thread may call it.
-    var ask: @Sendable (FamilyQuestions.Question) -> Void {
+    /// What any thread may ask of it.
+    struct Questions: Sendable {
+        /// Has a push decided by a listing that begins from now on.
+        var ask: @Sendable (FamilyQuestions.Question) -> Void
+        /// Has questions dropped whose askers are gone.
+        var forget: @Sendable () -> Void
+    }
+
+    var questions: Questions {
         let work = self.work
-        return { question in work.post { $0.ask(question) } }
+        return Questions(
+            ask: { question in work.post { $0.ask(question) } },
+            forget: { work.post { $0.forget() } }
+        )
     }
 
     /// Breaks off what is under way and ends the thread.
@@ -106,6 +116,8 @@ private final class LookupWork {
         questions.ask(question, at: .now())
         hasNews = true
     }
+
+    func forget() { questions.forget() }
 
     func run() {
         while !session.isOver {

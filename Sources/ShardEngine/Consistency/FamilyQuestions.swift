@@ -1,11 +1,24 @@
 // The pushes of one replica that wait to be decided by a listing, and by what other replicas claim. FamilyLookup makes the listings
 // and owns this; it does nothing itself and has no clock, so that a simulation drives the same code.
 
+import Synchronization
+
 /// Questions, and when they are decided; confined to the thread that decides.
 final class FamilyQuestions {
+    /// Who asks a question; any thread may tell that it is gone.
+    final class Asker: Sendable {
+        private let gone = Atomic(false)
+
+        var isGone: Bool { gone.load(ordering: .relaxed) }
+
+        func leave() { gone.store(true, ordering: .relaxed) }
+    }
+
     /// A push that waits for a listing.
     struct Question: Sendable {
         var push: CheckedPush
+        /// Where it is gone, nothing is decided.
+        let asker = Asker()
         /// When it is answered at the latest, by what is known then.
         var deadline: MonotonicTime
         /// Is called on the thread that decides.
@@ -35,6 +48,11 @@ final class FamilyQuestions {
         // What another replica has answered a moment ago may not be stored yet.
         let after = known.isShared ? now.advanced(by: FamilyQuestions.othersTime) : now
         waiting.append(Waiting(question: question, after: after))
+    }
+
+    /// Drops the questions whose askers are gone, and the memory that they take.
+    func forget() {
+        waiting.removeAll { $0.question.asker.isGone }
     }
 
     /// When a listing is due; nil where nothing waits.
@@ -84,7 +102,7 @@ final class FamilyQuestions {
             var claimants: [(waiting: Waiting, news: [FamilyClaim])] = []
             var claimed: Set<[UInt8]> = []
             var rest: [Waiting] = []
-            for waiting in open {
+            for waiting in open where !waiting.question.asker.isGone {
                 let names = FamilyQuestions.names(waiting)
                 // What the claimants before it are about to change is not known yet.
                 guard claimed.isDisjoint(with: names), claims.count < FamilyQuestions.mostClaims else {

@@ -12,14 +12,14 @@ final class TierCheck {
 
     private let forwarder: Forwarder
     private let known: KnownFamilies
-    private let ask: @Sendable (FamilyQuestions.Question) -> Void
+    private let lookup: FamilyLookup.Questions
     private let parser = GroupingKeyParser(key: .group)
     private let key = KeyLabels()
 
-    init(_ forwarder: Forwarder, known: KnownFamilies, ask: @escaping @Sendable (FamilyQuestions.Question) -> Void) {
+    init(_ forwarder: Forwarder, known: KnownFamilies, lookup: FamilyLookup.Questions) {
         self.forwarder = forwarder
         self.known = known
-        self.ask = ask
+        self.lookup = lookup
     }
 
     /// Takes a push of which everything is known, and nothing of it can clash; nil for any other.
@@ -76,14 +76,18 @@ final class TierCheck {
         let waiting = LoopBound(WaitingPush(connection), on: forwarder.loop)
         let this = WeakLoopBound(self, on: forwarder.loop.mailbox)
         let finish = LoopBound(done, on: forwarder.loop)
-        ask(
-            FamilyQuestions.Question(
-                push: push,
-                deadline: forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
-            ) { decision in
-                this.post { $0.decided(decision, waiting.value, hash, finish.value) }
-            }
-        )
+        let question = FamilyQuestions.Question(
+            push: push,
+            deadline: forwarder.loop.now.advanced(by: forwarder.settings.responseTimeout)
+        ) { decision in
+            this.post { $0.decided(decision, waiting.value, hash, finish.value) }
+        }
+        // What it would store takes memory that no limit counts once the client is gone.
+        waiting.value.onGone = { [lookup, asker = question.asker] in
+            asker.leave()
+            lookup.forget()
+        }
+        lookup.ask(question)
     }
 
     private func decided(
@@ -146,6 +150,8 @@ private final class WaitingPush: InboundRequestOwner {
     /// The client; nil once it is gone, or waits no more.
     private var connection: InboundConnection?
     var call: HTTPCall?
+    /// Is called once the client is gone.
+    var onGone: (() -> Void)?
 
     init(_ connection: InboundConnection) {
         self.connection = connection
@@ -155,7 +161,7 @@ private final class WaitingPush: InboundRequestOwner {
     /// Lets go of the client, if it is still there.
     func giveUp() -> InboundConnection? {
         defer { connection = nil }
-        call = nil
+        (call, onGone) = (nil, nil)
         connection?.owner = nil
         return connection
     }
@@ -163,5 +169,6 @@ private final class WaitingPush: InboundRequestOwner {
     func clientDisconnected() {
         connection = nil
         call = nil
+        onGone?()
     }
 }
