@@ -38,6 +38,8 @@ final class FamilyQuestions {
     private let known: KnownFamilies
     private var waiting: [Waiting] = []
     private var nextListing = MonotonicTime(nanoseconds: 0)
+    /// Until when so much has been claimed that no more may be.
+    private var nextClaims = MonotonicTime(nanoseconds: 0)
 
     init(_ known: KnownFamilies) {
         self.known = known
@@ -105,17 +107,24 @@ final class FamilyQuestions {
             for waiting in open where !waiting.question.asker.isGone {
                 let names = FamilyQuestions.names(waiting)
                 // What the claimants before it are about to change is not known yet.
-                guard claimed.isDisjoint(with: names), claims.count < FamilyQuestions.mostClaims else {
+                guard claimed.isDisjoint(with: names) else {
                     rest.append(waiting)
                     continue
                 }
                 guard case .claim(let news) = decide(waiting, by: listing, at: now) else { continue }
+                guard now >= nextClaims, claims.count < FamilyQuestions.mostClaims else {
+                    putOff(waiting, until: max(nextClaims, now.advanced(by: FamilyQuestions.claimPause)))
+                    continue
+                }
                 claims += news
                 claimants.append((waiting, news))
                 claimed.formUnion(names)
             }
             open = rest
             guard !claims.isEmpty else { continue }
+            if claims.count >= FamilyQuestions.mostClaims / 8 {
+                nextClaims = now.advanced(by: FamilyQuestions.claimPause)
+            }
             let outcome = claim(claims)
             for claimant in claimants {
                 var waiting = claimant.waiting
@@ -129,6 +138,12 @@ final class FamilyQuestions {
                 }
             }
         }
+    }
+
+    private func putOff(_ waiting: Waiting, until time: MonotonicTime) {
+        var waiting = waiting
+        waiting.after = time
+        self.waiting.append(waiting)
     }
 
     /// Answers a question, or has it wait, unless its families have to be claimed first.
@@ -174,6 +189,8 @@ final class FamilyQuestions {
     private static let longestPause = TimeSpan.seconds(2)
     /// Of a push that another replica has answered: shards store it within this time but for one in thousands.
     private static let othersTime = TimeSpan.milliseconds(20)
-    /// Of one write to Consul.
+    /// Of one write to Consul, and from one with many claims to the next: all replicas have to hear of each before it is dropped from
+    /// the log, and whoever pushes names without end is not to keep them from it.
     private static let mostClaims = 512
+    private static let claimPause = TimeSpan.milliseconds(250)
 }

@@ -20,7 +20,9 @@ struct FamilyState: ~Copyable {
     var isComplete = false
     var isShared = false
     /// How many families Pushgateways have of their own.
-    private var ownFamilies = 0
+    private var ownFamilies: Int32 = 0
+    /// HELP of these, where they have one.
+    private var ownHelps: [[UInt8]: [UInt8]] = [:]
     /// Those pushes that have been taken at once.
     private var pushes = CountedPushes()
 
@@ -67,7 +69,7 @@ struct FamilyState: ~Copyable {
                     "is a \(family.kind.word), and a Pushgateway has its own of that name, a \(own.kind.word)"
                 )
             }
-            if OwnFamilies.mayBecomeOne(family.name), (own.help ?? []) != (family.help ?? []) {
+            if OwnFamilies.mayBecomeOne(family.name), (ownHelps[family.name] ?? []) != (family.help ?? []) {
                 return refusal("has another HELP than that of a Pushgateway's own")
             }
         }
@@ -83,7 +85,7 @@ struct FamilyState: ~Copyable {
     func cannotClash(_ family: PushedFamily) -> Bool {
         // Of a name that is new here others may hold something that was pushed through another replica.
         guard let known = families[family.name] else { return false }
-        return known.kind == family.kind && !known.isDisputed && !known.mayClash(family.series.lazy.map(\.shape))
+        return known.kind == family.kind && !known.isDisputed && !known.mayClash(family.series)
             && (!isShared || known.knows(family.series)) && (known.isOwn || !OwnFamilies.mayBecomeOne(family.name))
     }
 
@@ -179,7 +181,7 @@ struct FamilyState: ~Copyable {
         var doubtful = kin(of: family)
         if let known = families[family.name] {
             if known.changedUntil > listing.begun { return known.changedUntil }
-            let mayClash = !isAgain && known.mayClash(family.series.lazy.map(\.shape))
+            let mayClash = !isAgain && known.mayClash(family.series)
             if known.kind != family.kind || mayClash { doubtful.append(family.name) }
         }
         let times = doubtful.compactMap { name -> MonotonicTime? in
@@ -198,11 +200,7 @@ struct FamilyState: ~Copyable {
         for name in kin(of: family) where families[name]?.isOwn == false { families[name] = nil }
         guard families[family.name]?.isOwn != true else { return }
         var known = KnownFamily(family)
-        if let former = families[family.name] {
-            (known.taker, known.takenAt, known.othersTakenAt) = (former.taker, former.takenAt, former.othersTakenAt)
-            known.underWay = former.underWay
-            (known.claimedUntil, known.changedUntil) = (former.claimedUntil, former.changedUntil)
-        }
+        if let former = families[family.name] { known.follow(former) }
         for holder in listing.holders[family.name] ?? [] { known.add(holder.series) }
         families[family.name] = known
     }
@@ -232,13 +230,14 @@ struct FamilyState: ~Copyable {
     /// The families of Pushgateways themselves.
     var own: [PushedFamily] {
         families.values { $0.isOwn }.map { name, known in
-            PushedFamily(name: name, kind: known.kind, help: known.help, series: [])
+            PushedFamily(name: name, kind: known.kind, help: ownHelps[name], series: [])
         }
     }
 
     mutating func learn(own new: [PushedFamily]) {
         for family in new where families[family.name]?.isOwn != true {
             families[family.name] = KnownFamily(family, isOwn: true)
+            ownHelps[family.name] = family.help
             // What goes with the others may not go with this one.
             ownFamilies += 1
         }
@@ -255,10 +254,10 @@ struct FamilyState: ~Copyable {
 
     private func claim(_ family: PushedFamily) -> FamilyClaim {
         var known = families[family.name] ?? KnownFamily(family)
-        let former = known.kind == family.kind ? known.shapes ?? [] : []
+        let former = known.kind == family.kind ? known.shapes.all ?? [] : []
         known.add(family.series)
         let shapes = Set(family.series.map(\.shape)).subtracting(former)
-        let isTold = known.shapes != nil && shapes.count <= KnownFamily.mostShapes
+        let isTold = known.shapes.all != nil && shapes.count <= KnownShapes.mostKept
         return FamilyClaim(name: family.name, kind: family.kind, shapes: isTold ? Array(shapes) : nil)
     }
 
@@ -267,7 +266,7 @@ struct FamilyState: ~Copyable {
         else { return }
         let family = PushedFamily(name: claim.name, kind: claim.kind, help: nil, series: [])
         let kin = kin(of: family)
-        var isChange = !kin.isEmpty || claim.shapes.map { known.mayClash($0) } ?? true
+        var isChange = !kin.isEmpty || claim.shapes.map { $0.contains { known.shapes.mayClash($0) } } ?? true
         if !known.isOwn, known.kind != claim.kind {
             isChange = true
             known.kind = claim.kind
@@ -275,9 +274,9 @@ struct FamilyState: ~Copyable {
             known.changedUntil = max(known.changedUntil, known.claimedUntil)
         }
         if let shapes = claim.shapes {
-            for shape in shapes { known.add(shape) }
+            for shape in shapes { known.shapes.add(shape) }
         } else {
-            known.shapes = nil
+            known.shapes = .any
         }
         if isChange {
             known.isDisputed = true
