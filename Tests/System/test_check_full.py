@@ -271,6 +271,45 @@ def test_full_refuses_what_disagrees_with_stored_groups_as_soon_as_it_is_ready(c
     assert checked.lasting_problems() == []
 
 
+def test_the_check_is_handed_over_and_back_without_a_wrong_decision(lab):
+    """By the steps of docs/CHECKING.md: at each of them random pushes are decided as by one Pushgateway."""
+    checked = Checked(lab, 1, files=True)
+    (shard,), replica = checked.shards, checked.replica
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"SEED={seed}")
+    chance, made = random.Random(seed), []
+
+    def push():
+        for _ in range(20):
+            made.append(random_push(chance, len(made)))
+            answer, expected = checked.both(*made[-1].sent())
+            told = f"{made[-1]}\n  the tier: {answer}\n  one Pushgateway: {expected}{last_requests(checked, made)}"
+            assert kind_of(answer) == kind_of(expected), told
+
+    def switch(check):
+        replica.change_config(pushes={"check": check})
+        assert replica.ask("POST", "/-/reload").status == 200
+        push()
+
+    def restart(arguments):
+        shard.wait_persisted()
+        shard.stop()
+        shard.argv = [*(word for word in shard.argv if word != NO_CHECK), *arguments]
+        shard.start().wait_ready()
+        wait_until(replica.is_ready, "the shard is on the ring")
+        push()
+
+    push()
+    restart([])
+    switch("guard")
+    switch("full")
+    restart([NO_CHECK])
+    wait_until(lambda: set(mismatches(replica).values()) == {0}, "the shard is seen not to check", timeout=30)
+    restart([])
+    switch("guard")
+    assert checked.lasting_problems() == []
+
+
 def mismatches(replica):
     """{shard: 0 or 1}"""
     samples = replica.metrics().get("shardd_check_mismatch", {})

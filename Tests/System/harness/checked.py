@@ -23,14 +23,20 @@ class Standing(NamedTuple):
 class Checked:
     """The shards run without a check of their own; the reference has its check on. Several replicas have a Consul agent."""
 
-    def __init__(self, lab, count, replicas=1, **settings):
+    def __init__(self, lab, count, replicas=1, files=False, **settings):
         self.reference = lab.pushgateway()
-        self.shards = lab.pushgateways(count, NO_CHECK)
+        self.shards = [lab.pushgateway(NO_CHECK, start=False) for _ in range(count)]
+        for shard in self.shards:
+            if files:
+                shard.keep_in(lab.directory / f"{shard.address.host}.data")
+            shard.start()
+        for shard in self.shards:
+            shard.wait_ready()
         self.consul = lab.consul(is_lasting=True) if replicas > 1 else None
         for shard in self.shards if self.consul else ():
             self.consul.register(shard.address)
         settings |= {"pushes": {"check": "full"}} | ({"consul_server": {"register": False}} if self.consul else {})
-        self.start = lambda: lab.shardd(self.shards, consul=self.consul, **settings)
+        self.start = lambda: lab.shardd(self.shards, consul=self.consul, arguments=["--web.enable-lifecycle"], **settings)
         self.replicas = [self.start() for _ in range(replicas)]
         self.replica = self.replicas[0]
         self._turns = itertools.count()
