@@ -15,6 +15,7 @@ from harness.colliding import PATHS, random_push
 from harness.http import ask
 from harness.lab import Lab
 from harness.net import holds, wait_until
+from harness.pushgateway import NEWEST
 from harness.reconcile import OFTEN, drain
 from harness.rules import CASES, Apart
 from harness.scrape import differences, group_name, held, listed
@@ -52,12 +53,12 @@ def last_requests(checked, pushes):
     return "\n".join(["\nThe last requests, and the shards of their groups:", *lines])
 
 
-def run(directory, count, replicas, pushes, counts):
+def run(directory, setting, pushes, counts):
     """None, or what was wrong, as text."""
     directory.mkdir()
     lab = Lab(directory)
     try:
-        problem = decided_otherwise(Checked(lab, count, replicas), pushes, counts)
+        problem = decided_otherwise(Checked(lab, **setting), pushes, counts)
         logs = [log for name, log in lab.logs() if "shardd" in name]
         return problem and "\n".join([problem, "shardd's log:", *logs])
     finally:
@@ -65,20 +66,22 @@ def run(directory, count, replicas, pushes, counts):
 
 
 @pytest.mark.seconds(300)
-@pytest.mark.parametrize("count,replicas", [(1, 1), (3, 1), (3, 2)], ids=["1 shard", "3 shards", "2 replicas"])
-def test_any_pushes_are_decided_as_by_one_pushgateway(tmp_path, count, replicas):
+@pytest.mark.parametrize("setting", [
+    {"count": 1}, {"count": 3}, {"count": 3, "program": NEWEST}, {"count": 3, "replicas": 2},
+], ids=["1 shard", "3 shards", "1.11", "2 replicas"])  # fmt: skip
+def test_any_pushes_are_decided_as_by_one_pushgateway(tmp_path, setting):
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"SEED={seed} STEPS={STEPS}")
     chance = random.Random(seed)
     pushes, counts = [random_push(chance, number) for number in range(1, STEPS + 1)], {}
-    problem = run(tmp_path / "whole", count, replicas, pushes, counts)
+    problem = run(tmp_path / "whole", setting, pushes, counts)
     print(counts)
     if problem is None:
         return
     problems = [problem]
 
     def fails(shorter):
-        found = run(tmp_path / f"part-{len(problems)}", count, replicas, shorter, {})
+        found = run(tmp_path / f"part-{len(problems)}", setting, shorter, {})
         problems.append(found)
         return found is not None
 
