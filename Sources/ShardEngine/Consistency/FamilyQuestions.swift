@@ -67,19 +67,14 @@ final class FamilyQuestions {
         guard now >= nextListing else { return [] }
         let due = waiting.filter { now >= $0.after }
         waiting.removeAll { now >= $0.after }
-        return due
+        // Who has waited longest comes first.
+        return due.sorted { $0.question.deadline < $1.question.deadline }
     }
 
     /// The families that such a listing has to tell of.
     static func names(_ due: [Waiting]) -> Set<[UInt8]> {
         var names: Set<[UInt8]> = []
-        for waiting in due { names.formUnion(FamilyQuestions.names(waiting)) }
-        return names
-    }
-
-    private static func names(_ waiting: Waiting) -> Set<[UInt8]> {
-        var names: Set<[UInt8]> = []
-        for family in waiting.question.push.families {
+        for family in due.flatMap(\.question.push.families) {
             names.insert(family.name)
             names.formUnion(FamilyKin.names(of: family.name, family.kind))
         }
@@ -102,26 +97,18 @@ final class FamilyQuestions {
         while !open.isEmpty {
             var claims: [FamilyClaim] = []
             var claimants: [(waiting: Waiting, news: [FamilyClaim])] = []
-            var claimed: Set<[UInt8]> = []
-            var rest: [Waiting] = []
             for waiting in open where !waiting.question.asker.isGone {
-                let names = FamilyQuestions.names(waiting)
-                // What the claimants before it are about to change is not known yet.
-                guard claimed.isDisjoint(with: names) else {
-                    rest.append(waiting)
-                    continue
-                }
                 guard case .claim(let news) = decide(waiting, by: listing, at: now) else { continue }
-                guard now >= nextClaims, claims.count < FamilyQuestions.mostClaims else {
-                    putOff(waiting, until: max(nextClaims, now.advanced(by: FamilyQuestions.claimPause)))
-                    continue
+                if now >= nextClaims, claims.count < FamilyQuestions.mostClaims {
+                    // Many may push the same family for the first time.
+                    claims += news.filter { !claims.contains($0) }
+                    claimants.append((waiting, news))
+                } else {
+                    putOff(waiting, at: now)
                 }
-                claims += news
-                claimants.append((waiting, news))
-                claimed.formUnion(names)
             }
-            open = rest
-            guard !claims.isEmpty else { continue }
+            open = []
+            guard !claims.isEmpty else { return }
             if claims.count >= FamilyQuestions.mostClaims / 8 {
                 nextClaims = now.advanced(by: FamilyQuestions.claimPause)
             }
@@ -140,9 +127,14 @@ final class FamilyQuestions {
         }
     }
 
-    private func putOff(_ waiting: Waiting, until time: MonotonicTime) {
+    /// So much has been claimed that this one has to wait for its turn.
+    private func putOff(_ waiting: Waiting, at now: MonotonicTime) {
+        guard now < waiting.question.deadline else {
+            let line = "more families are pushed for the first time than replicas can tell each other of: try again"
+            return waiting.question.answer(.refuse(PushRefusal(reason: .inconsistent, line: line)))
+        }
         var waiting = waiting
-        waiting.after = time
+        waiting.after = min(waiting.question.deadline, max(nextClaims, now.advanced(by: FamilyQuestions.claimPause)))
         self.waiting.append(waiting)
     }
 

@@ -258,7 +258,9 @@ struct FamilyState: ~Copyable {
         known.add(family.series)
         let shapes = Set(family.series.map(\.shape)).subtracting(former)
         let isTold = known.shapes.all != nil && shapes.count <= KnownShapes.mostKept
-        return FamilyClaim(name: family.name, kind: family.kind, shapes: isTold ? Array(shapes) : nil)
+        // In one order, so that equal claims are seen to be.
+        let sorted = shapes.sorted { ($0.keyNames, $0.allNames) < ($1.keyNames, $1.allNames) }
+        return FamilyClaim(name: family.name, kind: family.kind, shapes: isTold ? sorted : nil)
     }
 
     mutating func hear(_ claim: FamilyClaim, at now: MonotonicTime) {
