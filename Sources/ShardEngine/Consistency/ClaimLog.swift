@@ -51,7 +51,7 @@ struct ClaimLog: Equatable, Sendable {
     }
 
     /// In bytes: each replica reads all of it whenever there is a claim, and Consul keeps 512 KiB under a key.
-    private static let limit = 1 << 17
+    private static let limit = 1 << 18
 }
 
 extension FamilyClaim {

@@ -103,13 +103,18 @@ final class FamilyQuestions {
                     // Many may push the same family for the first time.
                     claims += news.filter { !claims.contains($0) }
                     claimants.append((waiting, news))
-                } else {
+                } else if now < waiting.question.deadline {
                     putOff(waiting, at: now)
+                } else {
+                    // Better known to this replica alone than lost.
+                    var last = waiting
+                    last.claimed = news
+                    _ = decide(last, by: listing, at: now)
                 }
             }
             open = []
             guard !claims.isEmpty else { return }
-            if claims.count >= FamilyQuestions.mostClaims / 8 {
+            if claims.count >= FamilyQuestions.manyClaims {
                 nextClaims = now.advanced(by: FamilyQuestions.claimPause)
             }
             let outcome = claim(claims)
@@ -129,10 +134,6 @@ final class FamilyQuestions {
 
     /// So much has been claimed that this one has to wait for its turn.
     private func putOff(_ waiting: Waiting, at now: MonotonicTime) {
-        guard now < waiting.question.deadline else {
-            let line = "more families are pushed for the first time than replicas can tell each other of: try again"
-            return waiting.question.answer(.refuse(PushRefusal(reason: .inconsistent, line: line)))
-        }
         var waiting = waiting
         waiting.after = min(waiting.question.deadline, max(nextClaims, now.advanced(by: FamilyQuestions.claimPause)))
         self.waiting.append(waiting)
@@ -183,6 +184,7 @@ final class FamilyQuestions {
     private static let othersTime = TimeSpan.milliseconds(20)
     /// Of one write to Consul, and from one with many claims to the next: all replicas have to hear of each before it is dropped from
     /// the log, and whoever pushes names without end is not to keep them from it.
-    private static let mostClaims = 512
+    private static let mostClaims = 4096
+    private static let manyClaims = 64
     private static let claimPause = TimeSpan.milliseconds(250)
 }
