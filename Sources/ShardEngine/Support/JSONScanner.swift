@@ -144,7 +144,7 @@ struct JSONScanner {
         }
     }
 
-    /// The character of `\uXXXX`, or of two of them; `index` is at the `u`, and afterwards at the last digit.
+    /// The character of `\u` and four digits, or of two such; `index` is at the `u`, and afterwards at the last digit.
     private mutating func codePoint(_ raw: UnsafeRawBufferPointer, _ index: inout Int) -> Unicode.Scalar {
         let first = codeUnit(raw, index + 1)
         index += 4

@@ -179,16 +179,7 @@ extension Register {
     }
 
     /// The stand-in holds nothing of the slots that a predecessor's absence did not bring: it may serve them.
-    func cleaning(_ slots: [Slot]) -> Register {
-        changed { register in
-            for slot in slots {
-                register.edit(slot) { entry, register in
-                    precondition(entry.step == .unclean, "clean \(slot) in \(entry.step)")
-                    entry.step = .settled
-                }
-            }
-        }
-    }
+    func cleaning(_ slots: [Slot]) -> Register { stepping(slots, from: .unclean, to: .settled) }
 
     /// Groups of the slots will be rewritten where they are. A backup would not be equal afterwards, so it is dropped.
     func ailing(_ slots: [Slot]) -> Register {
@@ -204,24 +195,17 @@ extension Register {
     }
 
     /// Requests on the slots wait from now on.
-    func healing(_ slots: [Slot]) -> Register {
-        changed { register in
-            for slot in slots {
-                register.edit(slot) { entry, _ in
-                    precondition(entry.step == .ailing, "heal \(slot) in \(entry.step)")
-                    entry.step = .healing
-                }
-            }
-        }
-    }
+    func healing(_ slots: [Slot]) -> Register { stepping(slots, from: .ailing, to: .healing) }
 
     /// The groups are rewritten.
-    func healed(_ slots: [Slot]) -> Register {
+    func healed(_ slots: [Slot]) -> Register { stepping(slots, from: .healing, to: .settled) }
+
+    private func stepping(_ slots: [Slot], from former: Step, to next: Step) -> Register {
         changed { register in
             for slot in slots {
                 register.edit(slot) { entry, _ in
-                    precondition(entry.step == .healing, "healed \(slot) in \(entry.step)")
-                    entry.step = .settled
+                    precondition(entry.step == former, "\(slot) to \(next) in \(entry.step)")
+                    entry.step = next
                 }
             }
         }
